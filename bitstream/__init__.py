@@ -1,0 +1,1 @@
+"""Integers to bytes and back: integer CDF tables, the entropy coder, the container and its errors."""
