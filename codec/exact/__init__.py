@@ -1,0 +1,1 @@
+"""Fixed-point layers and tables, identical on every machine."""

@@ -1,0 +1,1 @@
+"""Metrics, baselines and benchmarks; the product is result JSON."""

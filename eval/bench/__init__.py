@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand and never as tests."""
