@@ -14,6 +14,8 @@ VqcodecError
 Wrong arguments from our own code raise ValueError instead.
 """
 
+# ruff: noqa: N818 - the names say what is wrong; all of them are errors
+
 from __future__ import annotations
 
 
