@@ -39,7 +39,7 @@ class PythonCoder:
         return np.packbits(np.array(bits, np.uint8)).tobytes()
 
     def decode(self, tables: Int16Array, data: bytes) -> Int16Array:
-        """Symbols of a stream: tables int16 [N, L + 1] (modulo 65536), the stream or one that begins alike -> symbols int16 [N]."""
+        """First N symbols of a stream: tables int16 [N, L + 1] (modulo 65536) -> int16 [N]."""
         source = _bits(data)
         low, high, value = 0, _MASK, 0
         for _ in range(32):

@@ -31,7 +31,7 @@ class TorchacCoder:
         return stream
 
     def decode(self, tables: Int16Array, data: bytes) -> Int16Array:
-        """Symbols of a stream: tables int16 [N, L + 1] (modulo 65536), the stream or one that begins alike -> symbols int16 [N].
+        """First N symbols of a stream: tables int16 [N, L + 1] (modulo 65536) -> int16 [N].
 
         Raises ValueError for arrays that torchac would read wrongly."""
         _check(tables)

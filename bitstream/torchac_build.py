@@ -73,7 +73,7 @@ def cache_folder() -> Path:
     """The user's cache folder for vqcodec, or a private temporary one where that cannot be written.
 
     Raises CoderUnavailable if the temporary folder exists and belongs to somebody else, who could plant a library."""
-    default = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    default = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     root = Path(os.environ.get("VQCODEC_CACHE") or Path(default) / "vqcodec")
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 def _check_tools() -> None:
     """Raises CoderUnavailable at once for what a build would miss after many seconds."""
-    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    compiler = shlex.split(os.environ.get("CXX") or "c++")[0]
     if shutil.which(compiler) is None:
         raise CoderUnavailable(f"no C++ compiler ({compiler}) found; install one, or set CXX")
     header = Path(sysconfig.get_path("include")) / "Python.h"
