@@ -1,1 +1,1 @@
-"""The VQ-VAE model family."""
+"""The VQ-VAE family: residual vector quantisation with an exact staged context prior."""

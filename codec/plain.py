@@ -1,0 +1,268 @@
+"""Lossless storing of any image: the fallback for what no model fits. Never larger than an optimised PNG.
+
+`encode` tries every method that applies and keeps the smallest result that decodes to the same image.
+
+    0 deflate  PNG's filtered rows as a raw deflate stream: the source file's own, Pillow's optimised, or one made here
+    1 lzma     the same rows as raw LZMA2; tried up to SMALL bytes of rows, since it is slow
+    2 webp     8 bits or fewer per sample: the samples as 1 to 4 channels of a lossless WebP (VP8L)
+
+The samples of grey and palette images may be coded with another bit depth than their own (FORMAT.md, "Plain methods").
+"""
+
+import io
+import lzma
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from ..bitstream.errors import Corrupt, TooLarge, UnsupportedImage
+from .png import (
+    CHANNELS,
+    DEPTHS,
+    GREY,
+    GREY_ALPHA,
+    MAX_PIXELS,
+    PALETTE,
+    RGB,
+    RGBA,
+    Layout,
+    PlainImage,
+    checked_colours,
+    deflate,
+    filtered,
+    inflate,
+    pack,
+    png_stream,
+    unfilter,
+    unfiltered_rows,
+)
+
+METHODS = {0: "deflate", 1: "lzma", 2: "webp"}
+DEFLATE, LZMA, WEBP = METHODS
+
+MODE_OF = {
+    (GREY, 1): "1", (GREY, 2): "L", (GREY, 4): "L", (GREY, 8): "L", (GREY, 16): "I;16",
+    (RGB, 8): "RGB", (RGB, 16): "RGB;16", (GREY_ALPHA, 8): "LA", (GREY_ALPHA, 16): "LA;16",
+    (PALETTE, 1): "P", (PALETTE, 2): "P", (PALETTE, 4): "P", (PALETTE, 8): "P",
+    (RGBA, 8): "RGBA", (RGBA, 16): "RGBA;16",
+}  # fmt: skip
+# Mode of the header -> (colour type, bit depth unless the extra bytes say otherwise): the last of the entries above.
+KIND_OF = {mode: kind for kind, mode in MODE_OF.items()}
+PILLOW_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+
+LZMA_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": 2**23, "lc": 3, "lp": 0, "pb": 0}]
+SMALL = 2**22  # bytes of pixels up to which the slow attempts are made
+WEBP_SIDE = 2**14 - 1  # bound of VP8L
+WEBP_SLOW_PIXELS = 2**20  # up to here the slowest and best setting
+
+
+Samples = NDArray[np.uint8]
+
+
+class Stored(NamedTuple):
+    """An image in its coded form."""
+
+    method: int
+    extra: bytes  # depths, palette, transparency; empty where the mode says it all
+    payload: bytes
+
+
+def mode_of(image: PlainImage) -> str:
+    """Name of the image's mode in the container header."""
+    return MODE_OF[image.colour, image.depth]
+
+
+def from_pil(image: Image.Image) -> PlainImage:
+    """The same image as PNG would hold it. Raises UnsupportedImage for modes and palettes that PNG cannot hold."""
+    if image.mode not in PILLOW_MODES:
+        raise UnsupportedImage(
+            f"image mode {image.mode} has no PNG form: convert it to one of {', '.join(PILLOW_MODES)}"
+        )
+    if not image.width or not image.height:
+        raise UnsupportedImage(f"image of {image.width} x {image.height} pixels: nothing to store")
+    if image.width * image.height > MAX_PIXELS:
+        raise TooLarge(f"image of {image.width} x {image.height} pixels, limit {MAX_PIXELS}")
+    png = _pillow_png(image, optimise=False)
+    with PngImageFile(io.BytesIO(png)) as copy:
+        if copy.mode != image.mode or copy.tobytes() != image.tobytes():
+            raise UnsupportedImage(f"image of mode {image.mode} does not survive as PNG: is its palette too short?")
+    plain = PlainImage.from_png(png)
+    return replace(plain, stream=b"")  # it was made for speed
+
+
+def encode(image: PlainImage) -> Stored:
+    """The smallest coded form that `decode` turns back into the same image."""
+    size, mode = (image.width, image.height), mode_of(image)
+    forms = sorted(_candidates(image), key=lambda form: len(form.extra) + len(form.payload))
+    return next(form for form in forms if decode(*form, *size, mode, size[0] * size[1]).same_image(image))
+
+
+def decode(
+    method: int, extra: bytes, payload: bytes, width: int, height: int, mode: str, max_pixels: int = MAX_PIXELS
+) -> PlainImage:
+    """Inverse of `encode`. Raises Corrupt for what `encode` cannot have written, TooLarge beyond `max_pixels`."""
+    if mode not in KIND_OF or method not in METHODS or not width or not height:
+        raise Corrupt(f"plain image: method {method}, mode {mode}, {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise TooLarge(f"image of {width} x {height} pixels, limit {max_pixels}")
+    colour, depth, coded_depth, palette, transparency = _parse_extra(extra, mode)
+    samples = _samples(method, payload, Layout(width, height, coded_depth, colour))
+    pixels = _with_depth(samples, colour, coded_depth, depth)
+    if pixels is None:
+        raise Corrupt(f"plain image: samples coded with {coded_depth} bits do not fit the image's {depth}")
+    stream = payload if method == DEFLATE and depth == coded_depth else b""
+    return PlainImage(pixels, depth, colour, palette, transparency, stream)
+
+
+def _candidates(image: PlainImage) -> Iterator[Stored]:
+    """Coded forms worth trying; `encode` checks each before it is used."""
+    if image.stream:
+        yield Stored(DEFLATE, _extra(image, image.depth), image.stream)
+    form = _pillow_form(image)
+    if form is not None:
+        depth, stream = png_stream(_pillow_png(form, optimise=True))
+        yield Stored(DEFLATE, _extra(image, depth), stream)
+    for depth, rows in _row_sets(image, form is not None):
+        yield Stored(DEFLATE, _extra(image, depth), deflate(rows, 9))
+        if len(rows) <= SMALL:
+            yield Stored(LZMA, _extra(image, depth), lzma.compress(rows, lzma.FORMAT_RAW, filters=LZMA_FILTERS))
+    if image.depth <= 8 and max(image.width, image.height) <= WEBP_SIDE:
+        yield Stored(WEBP, _extra(image, image.depth), _to_webp(image.pixels))
+
+
+def _row_sets(image: PlainImage, done_by_pillow: bool) -> Iterator[tuple[int, bytes]]:
+    """(coded depth, rows): unfiltered at the least depth, and filtered. Of large images only what is promising."""
+    depth, pixels = _least_depth(image)
+    small = image.pixels.size <= SMALL
+    if small or depth < 8 or image.colour == PALETTE:
+        yield depth, unfiltered_rows(pixels, depth)
+    if image.depth >= 8 and image.colour != PALETTE and (small or not done_by_pillow):
+        yield image.depth, filtered(image)
+
+
+def _samples(method: int, payload: bytes, layout: Layout) -> Samples:
+    """Samples [H, W, B] at the coded depth."""
+    if method == WEBP:
+        return _from_webp(payload, layout)
+    rows = inflate(payload, layout.size) if method == DEFLATE else _from_lzma(payload, layout.size)
+    return unfilter(rows, layout)
+
+
+def _from_lzma(payload: bytes, size: int) -> bytes:
+    unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=LZMA_FILTERS)
+    try:
+        rows = unpacker.decompress(payload, size + 1)
+    except lzma.LZMAError as error:
+        raise Corrupt(f"LZMA stream: {error}") from error
+    if len(rows) != size or not unpacker.eof or unpacker.unused_data:
+        raise Corrupt(f"LZMA stream: does not end after exactly {size} bytes of pixels")
+    return rows
+
+
+def _to_webp(samples: Samples) -> bytes:
+    """VP8L data (without RIFF framing) of samples [H, W, 1 to 4]: grey as R = G = B, and then alpha."""
+    channels = {1: [0, 0, 0], 2: [0, 0, 0, 1], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[samples.shape[2]]
+    effort = 6 if samples.shape[0] * samples.shape[1] <= WEBP_SLOW_PIXELS else 3
+    buffer = io.BytesIO()
+    # exact: keep the colour of transparent pixels
+    Image.fromarray(np.ascontiguousarray(samples[:, :, channels])).save(
+        buffer, "WEBP", lossless=True, exact=True, quality=100 if effort == 6 else 50, method=effort
+    )
+    size = int.from_bytes(buffer.getvalue()[16:20], "little")
+    return buffer.getvalue()[20 : 20 + size]
+
+
+def _from_webp(payload: bytes, layout: Layout) -> Samples:
+    """Inverse of `_to_webp`. VP8L starts with 0x2f, then 14 bits width - 1, 14 bits height - 1, alpha, version 0."""
+    bits = int.from_bytes(payload[1:5], "little")
+    size = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if payload[:1] != b"\x2f" or size != (layout.width, layout.height) or bits >> 29 or layout.depth > 8:
+        raise Corrupt(f"WebP data: start {payload[:5].hex()} is not that of {layout.width} x {layout.height} pixels")
+    body = struct.pack("<4s4sI", b"WEBP", b"VP8L", len(payload)) + payload + b"\0" * (len(payload) % 2)
+    try:
+        with WebPImageFile(io.BytesIO(struct.pack("<4sI", b"RIFF", len(body)) + body)) as image:
+            colours = np.asarray(image.convert("RGBA"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise Corrupt(f"WebP data: {error}") from error
+    return colours[:, :, {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[CHANNELS[layout.colour]]]
+
+
+def _with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Samples | None:
+    """The same grey levels or palette indices in samples of another depth (both <= 8); None if they do not fit."""
+    if depth == new_depth:
+        return samples
+    old, new = (1 if colour == PALETTE else 255 // (2**bits - 1) for bits in (depth, new_depth))
+    values, rest = np.divmod(samples * np.uint8(old), np.uint8(new))
+    return None if rest.any() or values.max() >= 2**new_depth else values
+
+
+def _least_depth(image: PlainImage) -> tuple[int, Samples]:
+    """The least coded depth that holds the image, and its samples then."""
+    if image.colour in (GREY, PALETTE) and image.depth <= 8:
+        for depth in (1, 2, 4):
+            samples = _with_depth(image.pixels, image.colour, image.depth, depth)
+            if samples is not None:
+                return depth, samples
+    return image.depth, image.pixels
+
+
+def _extra(image: PlainImage, coded_depth: int) -> bytes:
+    """Nothing if the mode says it all, else: depths (log2; image's low, coded high), palette with its size, tRNS."""
+    if KIND_OF[mode_of(image)] == (image.colour, coded_depth) and image.depth == coded_depth and not _colours(image):
+        return b""
+    depths = (image.depth.bit_length() - 1) | (coded_depth.bit_length() - 1) << 4
+    return bytes([depths]) + _colours(image)
+
+
+def _colours(image: PlainImage) -> bytes:
+    count = bytes([len(image.palette) // 3 - 1]) if image.palette else b""
+    return count + image.palette + image.transparency
+
+
+def _parse_extra(extra: bytes, mode: str) -> tuple[int, int, int, bytes, bytes]:
+    """(colour type, depth, coded depth, palette, tRNS). Raises Corrupt."""
+    colour, depth = KIND_OF[mode]
+    if not extra and colour != PALETTE:
+        return colour, depth, depth, b"", b""
+    depth, coded_depth = (1 << (extra[0] & 15), 1 << (extra[0] >> 4)) if extra else (0, 0)
+    same = coded_depth == depth or (colour in (GREY, PALETTE) and max(depth, coded_depth) <= 8)
+    if MODE_OF.get((colour, depth)) != mode or coded_depth not in DEPTHS[colour] or not same:
+        raise Corrupt(f"plain image: depth {depth} coded with {coded_depth} bits in mode {mode}")
+    size = 3 * (extra[1] + 1) if colour == PALETTE and len(extra) > 1 else 0
+    start = 2 if colour == PALETTE else 1
+    palette, transparency = extra[start : start + size], extra[start + size :]
+    if colour in (GREY_ALPHA, RGBA) and transparency:
+        raise Corrupt(f"plain image: {len(transparency)} extra bytes in mode {mode}")
+    return colour, depth, coded_depth, *checked_colours(colour, palette, transparency)
+
+
+def _pillow_form(image: PlainImage) -> Image.Image | None:
+    """The image for Pillow to optimise, where Pillow can hold all of its pixels; grey of 2 and 4 bits at 8 bits."""
+    size = image.width, image.height
+    if image.depth == 16:
+        grey = image.colour == GREY
+        return Image.frombytes("I;16", size, image.pixels.tobytes(), "raw", "I;16B") if grey else None
+    if (image.colour, image.depth) == (GREY, 1):
+        return Image.frombytes("1", size, pack(image.pixels, 1).tobytes())
+    samples = _with_depth(image.pixels, image.colour, image.depth, 8)
+    form = Image.frombytes(MODE_OF[image.colour, 8], size, np.asarray(samples).tobytes())
+    if image.palette:
+        form.putpalette(image.palette)
+    return form
+
+
+def _pillow_png(image: Image.Image, optimise: bool) -> bytes:
+    """PNG file by Pillow. Raises UnsupportedImage if the pixels cannot be had, as of a damaged JPEG."""
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, "PNG", optimize=optimise, compress_level=1, icc_profile=None)
+    except OSError as error:
+        raise UnsupportedImage(f"cannot read the image: {error}") from error
+    return buffer.getvalue()

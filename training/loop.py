@@ -1,0 +1,193 @@
+"""The training loop: data on the device, checkpoints, bit-for-bit resume, metrics as JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import Recipe, RecipeError
+from .vq import VQTask
+
+_LOG_EVERY = 50
+_CHECKPOINT = "checkpoint.pt"
+_CLIP_PRIOR = 1e9  # the prior's gradient is not clipped
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimiser steps done and in all, and the newest metrics (for a progress bar)."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+
+
+def train(
+    recipe: Recipe,
+    images: Tensor,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    max_seconds: float = math.inf,
+    validation: Tensor | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> VQTask | None:
+    """Train a recipe on images uint8 [N, S, S]; returns the finished task, or None if max_seconds ran out first.
+
+    The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and TensorBoard
+    events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights, optimiser, random
+    state and the place in the epoch are restored. validation: images to evaluate on after every epoch.
+    Raises RecipeError if the images have another size than the model, or a checkpoint of another recipe is resumed.
+    """
+    config = recipe.train
+    if images.shape[1:] != (recipe.model.image_size,) * 2:
+        raise RecipeError(f"{recipe.name} takes {recipe.model.image_size}-pixel squares, found {tuple(images.shape[1:])}")
+    torch.manual_seed(config.seed)
+    run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
+    folder.mkdir(parents=True, exist_ok=True)
+    if resume and (folder / _CHECKPOINT).exists():
+        run.load(folder / _CHECKPOINT)
+    images = images.to(device)
+    end = time.monotonic() + max_seconds
+    with _Metrics(folder, append=run.step > 0) as log:
+        for batch in run.batches(images):
+            metrics = run.advance(batch)
+            if run.step % _LOG_EVERY == 0 or run.step == run.steps:
+                values = {name: float(value) for name, value in metrics.items()}
+                log.write(run.step, values)
+                report(Progress(run.step, run.steps, values))
+            if run.epoch_done:
+                if validation is not None:
+                    log.write(run.step, {f"val_{k}": v for k, v in run.evaluate(validation.to(device)).items()})
+                run.save(folder / _CHECKPOINT)
+            if time.monotonic() > end and run.step < run.steps:
+                run.save(folder / _CHECKPOINT)
+                return None
+    return run.task
+
+
+class _Run:
+    """Everything that a checkpoint holds, and one step of it."""
+
+    def __init__(self, recipe: Recipe, device: str, steps_per_epoch: int) -> None:
+        self.recipe, self.device, self.steps_per_epoch = recipe, torch.device(device), steps_per_epoch
+        self.steps = steps_per_epoch * recipe.train.epochs
+        self.step = 0
+        self.task = VQTask(recipe.model, recipe.train).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.groups = self.task.parameter_groups()
+        self.optimiser = torch.optim.Adam([{"params": group} for group in self.groups], lr=0.0, fused=True)
+
+    @property
+    def epoch_done(self) -> bool:
+        return self.step % self.steps_per_epoch == 0
+
+    def batches(self, images: Tensor) -> Iterator[Tensor]:
+        """Batches of the steps still to do; each epoch's order follows from seed and epoch alone."""
+        size, seed = self.recipe.train.batch_size, self.recipe.train.seed
+        while self.step < self.steps:
+            epoch, first = divmod(self.step, self.steps_per_epoch)
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            order = torch.randperm(len(images), generator=generator).to(self.device)
+            for number in range(first, self.steps_per_epoch):
+                yield images[order[number * size : (number + 1) * size]]
+
+    def advance(self, batch: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on uint8 images [B, S, S]."""
+        config = self.recipe.train
+        for group in self.optimiser.param_groups:
+            group["lr"] = _learning_rate(config.learning_rate, self.step, self.steps, config.warmup_steps)
+        x = (batch[:, None].float() / 256).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            loss, metrics = self.task.loss(x, self.step, self.step / self.steps)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        for parameters, limit in zip(self.groups, (config.grad_clip, _CLIP_PRIOR), strict=True):
+            nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True)
+        self.optimiser.step()
+        self.step += 1
+        return metrics | {"loss": loss.detach()}
+
+    def evaluate(self, images: Tensor) -> dict[str, float]:
+        self.task.eval()
+        values = self.task.evaluate(images)
+        self.task.train()
+        return values
+
+    def save(self, path: Path) -> None:
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        state = {
+            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "step": self.step,
+            "task": self.task.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": cuda,
+        }
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["recipe"] != json.dumps(dataclasses.asdict(self.recipe)):
+            raise RecipeError(f"{path} belongs to another recipe or another version of it; train in a new folder")
+        self.step = state["step"]
+        self.task.load_state_dict(state["task"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        torch.set_rng_state(state["rng"])
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def load_task(recipe: Recipe, folder: Path) -> tuple[VQTask, int]:
+    """The task of a run's checkpoint, ready for evaluation or export, and the steps done. Raises RecipeError."""
+    if not (folder / _CHECKPOINT).exists():
+        raise RecipeError(f"no checkpoint in {folder}")
+    run = _Run(recipe, "cpu", 1)
+    run.load(folder / _CHECKPOINT)
+    return run.task.eval(), run.step
+
+
+def _learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then a cosine (Loshchilov and Hutter 2017, eq. 5) from the peak to 1 % of it."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
+
+
+class _Metrics:
+    """metrics.jsonl, and TensorBoard events where the package is installed."""
+
+    def __init__(self, folder: Path, append: bool) -> None:
+        self._file = (folder / "metrics.jsonl").open("a" if append else "w")
+        self._board: Any = None
+        with suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step} | {k: round(v, 6) for k, v in values.items()}) + "\n")
+        self._file.flush()
+        if self._board:
+            for name, value in values.items():
+                self._board.add_scalar(name, value, step)
+
+    def __enter__(self) -> _Metrics:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._board:
+            self._board.close()
