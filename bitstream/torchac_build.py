@@ -176,9 +176,6 @@ def _build_environment() -> dict[str, str]:
 
 def _load(library: Path) -> ModuleType:
     loader = importlib.machinery.ExtensionFileLoader(NAME, str(library))
-    spec = importlib.util.spec_from_file_location(NAME, library, loader=loader)
-    if spec is None:
-        raise ImportError(f"no module can be made of {library}")
-    module = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(importlib.machinery.ModuleSpec(NAME, loader, origin=str(library)))
     loader.exec_module(module)
     return module
