@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from vqcodec.bitstream import CoderUnavailable, backend, torchac_build
 from vqcodec.bitstream.python_coder import PythonCoder
 from vqcodec.bitstream.torchac_backend import TorchacCoder

@@ -7,6 +7,7 @@ import zlib
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from vqcodec.bitstream import (
     MODES,
     BitstreamError,

@@ -5,6 +5,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
+
 from vqcodec.bitstream import (
     CompactHeader,
     ModelHeader,
