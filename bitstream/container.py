@@ -36,6 +36,8 @@ _COMPACT_RESERVED = 0xB0  # 0b10110ppp
 _COMPACT_OVERHEAD = 5
 _FIXED = struct.Struct("<4sBBBBIIHQ")  # magic, version, kind, mode, parameter, width, height, extra and payload lengths
 _CRC_BYTES = 4
+GENERAL_OVERHEAD = _FIXED.size + _CRC_BYTES
+"""Bytes of a general file besides its extra bytes and payload."""
 _PREFIX_BYTES = 8
 _MODEL_NAME = re.compile(r"[a-z0-9-]{1,255}")
 _SIGNATURES = {

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tomllib
-import types
-import typing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
-from ..bitstream.errors import VqcodecError
+from ..codec.config import ConfigError, from_dict
 from ..codec.vq.config import VQConfig
-
-T = TypeVar("T")
-
-
-class RecipeError(VqcodecError):
-    """A recipe that cannot be read: not TOML, an unknown key, a wrong type or a value out of range."""
 
 
 @dataclass(frozen=True)
@@ -72,36 +62,11 @@ class Recipe:
 
 
 def read_recipe(path: str | Path) -> Recipe:
-    """Recipe from a TOML file, or from a name in training/recipes. Raises RecipeError."""
+    """Recipe from a TOML file, or from a name in training/recipes. Raises ConfigError."""
     path = Path(path)
     if not path.exists() and path.suffix == "" and len(path.parts) == 1:
         path = Path(__file__).parent / "recipes" / f"{path}.toml"
     try:
         return from_dict(Recipe, tomllib.loads(path.read_text()), "recipe")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {error}") from error
-
-
-def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Dataclass of type `kind` from plain values, nested ones too; unknown keys and wrong types raise RecipeError."""
-    hints = typing.get_type_hints(kind)
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(values) - known):
-        raise RecipeError(f"{where}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
-    try:
-        return kind(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{where}: {error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return from_dict(typing.cast("type[Any]", hint), value, where)
-    if typing.get_origin(hint) is tuple and isinstance(value, list):
-        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = isinstance(hint, type) and not isinstance(hint, types.GenericAlias)
-    if plain and not (isinstance(value, hint) and isinstance(value, bool) == (hint is bool)):
-        raise RecipeError(f"{where}: expected {hint.__name__}, found {value!r}")
-    return value
+        raise ConfigError(f"cannot read recipe {path}: {error}") from error

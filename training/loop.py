@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import Recipe, RecipeError
+from ..codec.config import ConfigError
+from .config import Recipe
 from .vq import VQTask
 
 _LOG_EVERY = 50
@@ -49,11 +50,11 @@ def train(
     The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and TensorBoard
     events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights, optimiser, random
     state and the place in the epoch are restored. validation: images to evaluate on after every epoch.
-    Raises RecipeError if the images have another size than the model, or a checkpoint of another recipe is resumed.
+    Raises ConfigError if the images have another size than the model, or a checkpoint of another recipe is resumed.
     """
     config = recipe.train
     if images.shape[1:] != (recipe.model.image_size,) * 2:
-        raise RecipeError(f"{recipe.name} takes {recipe.model.image_size}-pixel squares, found {tuple(images.shape[1:])}")
+        raise ConfigError(f"{recipe.name} takes {recipe.model.image_size}-pixel squares, found {tuple(images.shape[1:])}")
     torch.manual_seed(config.seed)
     run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,7 +129,7 @@ class _Run:
     def save(self, path: Path) -> None:
         cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         state = {
-            "recipe": json.dumps(dataclasses.asdict(self.recipe)),
+            "recipe": _identity(self.recipe),
             "step": self.step,
             "task": self.task.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -141,8 +142,8 @@ class _Run:
 
     def load(self, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if state["recipe"] != json.dumps(dataclasses.asdict(self.recipe)):
-            raise RecipeError(f"{path} belongs to another recipe or another version of it; train in a new folder")
+        if _without_note(state["recipe"]) != _without_note(_identity(self.recipe)):
+            raise ConfigError(f"{path} belongs to another recipe or another version of it; train in a new folder")
         self.step = state["step"]
         self.task.load_state_dict(state["task"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -151,10 +152,18 @@ class _Run:
             torch.cuda.set_rng_state_all(state["cuda_rng"])
 
 
+def _identity(recipe: Recipe) -> str:
+    return json.dumps(dataclasses.asdict(recipe))
+
+
+def _without_note(recipe: str) -> dict[str, Any]:
+    return {key: value for key, value in json.loads(recipe).items() if key != "note"}
+
+
 def load_task(recipe: Recipe, folder: Path) -> tuple[VQTask, int]:
-    """The task of a run's checkpoint, ready for evaluation or export, and the steps done. Raises RecipeError."""
+    """The task of a run's checkpoint, ready for evaluation or export, and the steps done. Raises ConfigError."""
     if not (folder / _CHECKPOINT).exists():
-        raise RecipeError(f"no checkpoint in {folder}")
+        raise ConfigError(f"no checkpoint in {folder}")
     run = _Run(recipe, "cpu", 1)
     run.load(folder / _CHECKPOINT)
     return run.task.eval(), run.step

@@ -1,0 +1,242 @@
+"""The command line: `vqcodec compress`, `decompress`, `info`, `models`, `train`, `eval`, `data`.
+
+Results go to stdout, notes to stderr; an error is one line on stderr and exit code 1 (2 for wrong usage). Heavy imports
+happen inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__
+from .bitstream.errors import VqcodecError
+
+_PATH = click.Path(path_type=Path)
+_LIMIT = click.option("--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images.")  # fmt: skip
+_DEVICE = click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
+_FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+
+
+class _Group(click.Group):
+    """Turns our errors into one line on stderr, and a broken pipe or Ctrl-C into a quiet end."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VqcodecError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except MemoryError as error:
+            raise click.ClickException("out of memory") from error
+        except BrokenPipeError:
+            sys.stderr.close()
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="vqcodec")
+def main() -> None:
+    """Compress images with learned models, decoded bit for bit the same on every machine.
+
+    \b
+    vqcodec compress digit.png digit.vqc      vqcodec decompress digit.vqc digit.png
+    vqcodec info digit.vqc                    vqcodec models
+    """
+
+
+@main.command()
+@click.argument("source", metavar="IN.png", type=_PATH)
+@click.argument("target", metavar="[OUT.vqc]", type=_PATH, required=False)
+@click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
+@click.option("--quality", type=click.IntRange(1, 100), help="1 (smallest file) to 100 (best); default: the best.")
+@click.option("--lossless", is_flag=True, help="Keep every pixel.")
+@_DEVICE
+@_FORCE
+@_LIMIT
+@_JSON
+def compress(
+    source: Path,
+    target: Path | None,
+    model: str,
+    quality: int | None,
+    lossless: bool,
+    device: str,
+    force: bool,
+    max_pixels: int,
+    as_json: bool,
+) -> None:
+    """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
+    from .codec import api, files
+
+    target = target or source.with_suffix(files.SUFFIX)
+    files.read_bytes(source)  # a missing input is the first thing to tell
+    files.check_target(target, force)
+    _check_device(device)
+    blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
+    files.write_bytes(target, blob, force)
+    told = api.info(blob, max_pixels)
+    if told.lossless and not lossless and model not in ("auto", "plain"):
+        click.echo(f"note: {model} does not render this image well enough; it was stored losslessly", err=True)
+    values = {"input": str(source), "output": str(target), "bytes_in": image.size, "bytes_out": len(blob)}
+    values |= {"method": told.method, "lossless": told.lossless}
+    _print(
+        values,
+        as_json,
+        f"{source} {image.size:,} bytes -> {target} {len(blob):,} bytes "
+        f"({len(blob) / image.size:.1%}, {told.method}{', lossless' if told.lossless else ''})",
+    )
+
+
+@main.command()
+@click.argument("source", metavar="IN.vqc", type=_PATH)
+@click.argument("target", metavar="[OUT.png]", type=_PATH, required=False)
+@click.option("--model", help="Weights file for a model that is not built in.")
+@_DEVICE
+@_FORCE
+@_LIMIT
+@_JSON
+def decompress(
+    source: Path, target: Path | None, model: str | None, device: str, force: bool, max_pixels: int, as_json: bool
+) -> None:
+    """Decompress a file to an image: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix."""
+    from .codec import api, files
+
+    target = target or source.with_suffix(".png")
+    blob = files.read_bytes(source)
+    files.check_target(target, force)
+    _check_device(device)
+    data = files.image_bytes(blob, target, model, device, max_pixels)
+    files.write_bytes(target, data, force)
+    told = api.info(blob, max_pixels)
+    values = {"input": str(source), "output": str(target), "mode": told.mode, "width": told.width, "height": told.height}
+    _print(values, as_json, f"{source} -> {target} ({told.width} x {told.height}, {told.mode}, {told.method})")
+
+
+@main.command()
+@click.argument("source", metavar="IN.vqc", type=_PATH)
+@_JSON
+def info(source: Path, as_json: bool) -> None:
+    """Tell what a vqcodec file holds, without decoding it."""
+    from .codec import api, files
+
+    told = {name: value for name, value in vars(api.info(files.read_bytes(source))).items() if value is not None}
+    _print(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
+
+
+@main.command()
+@_JSON
+def models(as_json: bool) -> None:
+    """List the models of this build."""
+    from .codec import models as registry
+
+    found = registry.available()
+    rows = [
+        {"number": number, "name": d.name, "family": d.family, "note": d.recipe.get("note", ""), "results": d.results}
+        for number, d in found.items()
+    ]
+    lines = [f"{row['number']:3}  {row['name']:16} {row['family']:8} {row['note']}" for row in rows]
+    _print({"models": rows}, as_json, "\n".join([*lines, "  -  plain            lossless  any image, no model"]))
+
+
+@main.command()
+@click.argument("recipe", metavar="RECIPE.toml")
+@click.option("--out", type=_PATH, help="Folder of the run (default runs/NAME).")
+@click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+@click.option("--device", help="cpu or cuda; default: cuda where there is one.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option("--max-seconds", type=float, help="Stop after a checkpoint when this time is over.")
+@click.option("--limit", type=click.IntRange(1), help="Train on the first N images only (a dry run).")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in the run's folder.")
+def train(
+    recipe: str,
+    out: Path | None,
+    data_dir: Path | None,
+    device: str | None,
+    threads: int,
+    max_seconds: float | None,
+    limit: int | None,
+    resume: bool,
+) -> None:
+    """Train a model from a recipe (a TOML file, or the name of one of the package's) and export its weights."""
+    from .training.run import run
+
+    path = run(recipe, out, data_dir, device, threads, max_seconds, limit, resume)
+    click.echo(str(path) if path else "stopped before the end; continue with --resume")
+
+
+@main.command(name="eval")
+@click.argument("model", metavar="MODEL")
+@click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
+@click.option("--split", default="test", show_default=True)
+@click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+@click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
+@_DEVICE
+@_JSON
+def evaluate(
+    model: str,
+    data: str,
+    split: str,
+    data_dir: Path | None,
+    limit: int | None,
+    out: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure a model on a data set: real file sizes, prior cross-entropy, distortion, codebook use, speed."""
+    from .codec import files
+    from .eval.vq import evaluate as measure
+    from .eval.vq import table
+
+    _check_device(device)
+    result = measure(model, data, split, data_dir, limit, device)
+    if out:
+        files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
+    _print(result, as_json, table(result))
+
+
+@main.group()
+def data() -> None:
+    """Get and check data sets."""
+
+
+def _data_command(action: str, doc: str) -> Callable[[str, Path | None], None]:
+    @click.argument("name")
+    @click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+    def command(name: str, data_dir: Path | None) -> None:
+        from .training import download
+
+        getattr(download, action)(name, data_dir)
+        click.echo(f"{name}: ok")
+
+    command.__doc__ = doc
+    return command
+
+
+data.command("get")(_data_command("get", "Download a data set and check its SHA-256."))
+data.command("verify")(_data_command("verify", "Check the files of a data set."))
+
+
+def _check_device(device: str) -> None:
+    """Raises VqcodecError for a device that is not there, before any work is done; torch is loaded only if asked."""
+    if device == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise VqcodecError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _print(values: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(json.dumps(values) if as_json else text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Images and vqcodec files on disk: what `compress` and `decompress` do. Output appears whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..bitstream.container import MAX_PIXELS
+from ..bitstream.errors import TooLarge, UnsupportedImage, VqcodecError
+from . import api
+from .png import SIGNATURE, PlainImage
+
+SUFFIX = ".vqc"
+_MAX_FILE = 1 << 31  # bytes read of any input
+_SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".webp": "WEBP"}
+_ORIENTATION = 0x0112
+
+
+class FileError(VqcodecError):
+    """A file that cannot be read or written: missing, a folder, no permission, there already, disk full."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image file that was read. picture: upright, as Pillow holds it; exact: as PNG does, if it came as PNG."""
+
+    picture: Image.Image
+    exact: PlainImage | None
+    size: int
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises FileError."""
+    try:
+        if path.is_dir():
+            raise FileError(f"{path} is a folder, expected a file")
+        if path.stat().st_size > _MAX_FILE:
+            raise FileError(f"{path} has more than {_MAX_FILE} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
+    """An image file of any format that Pillow reads. Raises FileError, UnsupportedImage or TooLarge."""
+    data = read_bytes(path)
+    exact = PlainImage.from_png(data, max_pixels) if data.startswith(SIGNATURE) else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(data))
+            if picture.width * picture.height > max_pixels:
+                raise TooLarge(f"{path}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
+            if getattr(picture, "n_frames", 1) > 1:
+                raise UnsupportedImage(f"{path} has several frames; vqcodec stores still images")
+            turned = picture.getexif().get(_ORIENTATION, 1) != 1
+            picture.load()
+    except UnidentifiedImageError as error:
+        raise UnsupportedImage(f"{path} is not an image that can be read ({len(data)} bytes)") from error
+    except Image.DecompressionBombError as error:
+        raise TooLarge(f"{path}: {error}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnsupportedImage(f"{path}: damaged image: {error}") from error
+    if turned and (exact is None or exact.depth <= 8):
+        picture, exact = ImageOps.exif_transpose(picture), None
+    return Source(picture, exact, len(data))
+
+
+def compress(
+    source: Path,
+    model: str = "auto",
+    lossless: bool = False,
+    quality: int | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[bytes, Source]:
+    """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included."""
+    image = read_image(source, max_pixels)
+    if image.exact is None:
+        return api.encode(image.picture, model, lossless, quality, device), image
+    blob = None
+    if not lossless and model != "plain":
+        if image.exact.depth <= 8 and not image.exact.transparency:
+            blob = api.encode_with_models([image.picture], model, quality, device)[0]
+        elif model != "auto":
+            raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
+    # The PNG itself is the better source for a plain file: its own deflate stream may be the smallest.
+    return blob or api.encode_plain(image.exact), image
+
+
+def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:
+    """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
+    suffix = target.suffix.lower()
+    if suffix not in _SAVE_FORMATS:
+        if suffix not in (".png", ""):
+            raise FileError(f"{target}: can write .png, {', '.join(_SAVE_FORMATS)}")
+        return api.decode_to_png(blob, model, device, max_pixels)
+    image, buffer = api.decode(blob, "pil", model, device, max_pixels), io.BytesIO()
+    try:
+        image.save(buffer, _SAVE_FORMATS[suffix], **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+    except (OSError, ValueError) as error:
+        raise FileError(f"{target}: this format cannot hold mode {image.mode}: {error}; use .png") from error
+    return buffer.getvalue()
+
+
+def check_target(target: Path, force: bool) -> None:
+    """Raises FileError if the file may not be written: it exists and `force` is off, or its folder is missing."""
+    if target.is_dir():
+        raise FileError(f"{target} is a folder, expected the name of a file to write")
+    if not target.parent.is_dir():
+        raise FileError(f"cannot write {target}: no folder {target.parent}")
+    if target.exists() and not force:
+        raise FileError(f"{target} exists; use --force to overwrite it")
+
+
+def write_bytes(target: Path, data: bytes, force: bool = False) -> None:
+    """Write a file under a temporary name, then rename it: it appears whole or not at all. Raises FileError."""
+    check_target(target, force)
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        os.chmod(temporary, mode & 0o7777)
+        os.replace(temporary, target)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise FileError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    """The process's file mode mask (there is no way to read it without setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

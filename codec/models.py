@@ -1,0 +1,115 @@
+"""Models by name, number and file: the built-in ones, and weights files of the user."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..bitstream.errors import ModelMismatch
+from .weights_file import Description, describe, read_tensors, sha256
+
+if TYPE_CHECKING:
+    from .vq.codec import VQCodec
+
+BUILT_IN = {1: "vq-mnist", 2: "vq-omniglot28"}
+"""Model numbers of streams. A number stands for one weights file for ever; new weights get a new number."""
+
+_FOLDER = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is ready to code. number: 0 if not built in; sha256: of its weights file."""
+
+    number: int
+    description: Description
+    sha256: bytes
+    codec: VQCodec
+
+    @property
+    def name(self) -> str:
+        """Name in streams and on the command line."""
+        return self.description.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the images it takes."""
+        return self.codec.config.image_size, self.codec.config.image_size
+
+    @property
+    def levels(self) -> int:
+        """How many levels it can code."""
+        return len(self.codec.config.levels)
+
+
+def available() -> dict[int, Description]:
+    """Descriptions of the built-in models by number."""
+    return {number: describe(_path(name)) for number, name in BUILT_IN.items() if _path(name).exists()}
+
+
+def find(name: str) -> Path:
+    """Weights file of a built-in model or of the user: a path, or a name in a folder of $VQCODEC_MODELS.
+
+    Raises ModelMismatch, naming what this build has."""
+    folders = [_FOLDER, *(Path(part) for part in os.environ.get("VQCODEC_MODELS", "").split(os.pathsep) if part)]
+    for path in (Path(name), *(folder / f"{name}.safetensors" for folder in folders)):
+        if path.suffix == ".safetensors" and path.is_file():
+            return path
+    raise ModelMismatch(f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}, or name a .safetensors file")
+
+
+def load(name: str, device: str = "cpu") -> Model:
+    """Model by name or path of its weights file. Raises ModelMismatch."""
+    path = find(name).resolve()
+    return _load(path, path.stat().st_mtime_ns, device)
+
+
+def load_number(number: int, prefix: bytes, device: str = "cpu") -> Model:
+    """Built-in model with this number whose weights' SHA-256 starts with prefix. Raises ModelMismatch."""
+    if number not in BUILT_IN or not _path(BUILT_IN[number]).exists():
+        known = ", ".join(f"{n} {name}" for n, name in BUILT_IN.items())
+        raise ModelMismatch(f"the file needs model number {number}, which this build does not have (it has {known})")
+    return _checked(load(BUILT_IN[number], device), prefix)
+
+
+def load_named(name: str, prefix: bytes, model: str | None, device: str = "cpu") -> Model:
+    """The model a stream names: `model` (name or path) if given, else found by name. Raises ModelMismatch."""
+    return _checked(load(model or name, device), prefix)
+
+
+def _checked(model: Model, prefix: bytes) -> Model:
+    if not model.sha256.startswith(prefix):
+        found = model.sha256[: len(prefix)].hex()
+        raise ModelMismatch(f"the file was made with weights {prefix.hex()}... of {model.name}, this build has {found}...")
+    return model
+
+
+def _path(name: str) -> Path:
+    return _FOLDER / f"{name}.safetensors"
+
+
+@lru_cache(maxsize=8)
+def _load(path: Path, modified: int, device: str) -> Model:
+    """modified: part of the cache's key, so that a file written anew is read anew."""
+    import torch
+
+    from .config import from_dict
+    from .vq.codec import VQCodec
+    from .vq.config import VQConfig
+    from .vq.model import VQModel
+
+    description = describe(path)
+    if description.family != "vq":
+        raise ModelMismatch(f"{path}: family {description.family!r}; this build has 'vq'")
+    try:
+        with torch.device("meta"):
+            codec = VQCodec(VQModel(from_dict(VQConfig, description.config, "config")))
+        codec.load_state_dict(read_tensors(path), assign=True)
+    except (RuntimeError, ValueError) as error:
+        raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
+    numbers = {name: number for number, name in BUILT_IN.items()}
+    number = numbers.get(description.name, 0) if path.parent == _FOLDER.resolve() else 0
+    return Model(number, description, sha256(path), codec.to(device).eval())

@@ -1,0 +1,64 @@
+"""A whole training run: recipe and data in, weights file and card out. `vqcodec train` and `python -m vqcodec.training`."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from .config import read_recipe
+from .datasets import load
+from .export import export
+from .loop import Progress, train
+
+_VALIDATION_IMAGES = 2000
+_PRINT_EVERY = 200
+
+
+def run(
+    recipe_name: str,
+    out: Path | None = None,
+    data_dir: Path | None = None,
+    device: str | None = None,
+    threads: int = 1,
+    max_seconds: float | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+) -> Path | None:
+    """Train and export; returns the weights file in the run's folder, or None if time ran out before the end.
+
+    limit: train on the first images only. Test images are measured after every epoch but nothing is chosen by them.
+    Raises ConfigError, DataError."""
+    recipe = read_recipe(recipe_name)
+    torch.set_num_threads(threads)
+    data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
+    folder = out or Path("runs") / recipe.name
+    with Bar(
+        TextColumn(recipe.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
+        TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=not sys.stderr.isatty(),
+    ) as bar:  # fmt: skip
+        task_bar = bar.add_task(recipe.name, total=None, shown="")
+
+        def report(progress: Progress) -> None:
+            shown = " ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
+            bar.update(task_bar, total=progress.steps, completed=progress.step, shown=shown)
+            if bar.disable and (progress.step % _PRINT_EVERY == 0 or progress.step == progress.steps):
+                print(f"{progress.step}/{progress.steps} {shown}", file=sys.stderr, flush=True)
+
+        task = train(
+            recipe,
+            torch.from_numpy(data.images[:limit]),
+            folder,
+            device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            resume=resume,
+            max_seconds=math.inf if max_seconds is None else max_seconds,
+            validation=torch.from_numpy(test.images[:_VALIDATION_IMAGES]),
+            report=report,
+        )
+    steps = recipe.train.epochs * max(1, len(data.images[:limit]) // recipe.train.batch_size)
+    return None if task is None else export(task, recipe, data, folder, steps)
