@@ -1,0 +1,67 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from vqcodec.codec.vq.config import Level, VQConfig
+from vqcodec.training.config import Recipe, TrainConfig
+from vqcodec.training.datasets import Dataset
+from vqcodec.training.export import export
+from vqcodec.training.loop import train
+
+IMAGES = Path(__file__).parent / "images"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> NDArray[np.uint8]:
+    """Real digits, uint8 [8, 28, 28]: MNIST test images 0 to 7."""
+    return np.load(IMAGES / "mnist_test_8.npy")
+
+
+@pytest.fixture(scope="session")
+def characters() -> NDArray[np.uint8]:
+    """Real characters, uint8 [8, 28, 28]: omniglot28 test images 0 to 7."""
+    return np.load(IMAGES / "omniglot28_test_8.npy")
+
+
+@pytest.fixture(scope="session")
+def digit_set(digits: NDArray[np.uint8]) -> Dataset:
+    """The real digits as a data set."""
+    return Dataset("mnist", "test", digits, None, "0 = background", "eight digits", "CC BY-SA 3.0",
+                   hashlib.sha256(digits.tobytes()).hexdigest())  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe() -> Recipe:
+    """40 steps of all eight digits on a network of two levels of 16 codes."""
+    levels = (Level(codes=16, stages=(8, 64)), Level(codes=16, stages=(64,)))
+    model = VQConfig(width=16, latent_dim=4, prior_width=16, prior_embed=4, prior_head=8, levels=levels)
+    schedule = TrainConfig(
+        epochs=40, batch_size=8, learning_rate=1e-2, warmup_steps=5, rate_bits=(120.0, 150.0), precision="float32"
+    )
+    return Recipe("tiny", "mnist", "for tests", model, schedule)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, digit_set: Dataset) -> Path:
+    """Weights file of a small VQ model of two levels, trained on the eight digits here and now.
+
+    Its name is "tiny"; it is not built in, so pass the path as the model. It renders
+    the eight digits above its PSNR floor.
+    """
+    folder = tmp_path_factory.mktemp("tiny")
+    task = train(tiny_recipe, torch.from_numpy(digit_set.images), folder)
+    assert task is not None
+    return export(task, tiny_recipe, digit_set, folder, steps=tiny_recipe.train.epochs)
