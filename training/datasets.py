@@ -128,7 +128,7 @@ def omniglot_order(names: Iterable[str]) -> list[str]:
 
 def read_omniglot_zip(path: Path) -> dict[str, bytes]:
     """PNG files of one OMNIGLOT zip by their name inside it. Raises DataError if the zip is missing or damaged."""
-    _require(path, "omniglot")
+    _require(path, "omniglot28")
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.startswith("images_") and name.endswith(".png")]
@@ -161,7 +161,7 @@ def _load_mnist(split: str, folder: Path) -> Dataset:
 
 def _load_omniglot28(split: str, folder: Path) -> Dataset:
     part = _pick("omniglot28", split, OMNIGLOT_SPLITS)
-    paths = [_require(folder / "omniglot" / name, "omniglot") for name in OMNIGLOT_ZIPS]
+    paths = [_require(folder / "omniglot" / name, "omniglot28") for name in OMNIGLOT_ZIPS]
     make = partial(_decode_omniglot, paths)
     images = _cached("omniglot28", OMNIGLOT28_SHA256, make)[part]
     return _checked(Dataset(
