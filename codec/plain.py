@@ -63,7 +63,6 @@ LZMA_LIMIT_16 = 2**23  # bytes of rows up to which LZMA is tried at 16 bits, whe
 WEBP_SIDE = 2**14 - 1  # bound of VP8L
 WEBP_SLOW_PIXELS = 2**22  # beyond, settings that take half the time and 1 % more bytes
 
-
 Samples = NDArray[np.uint8]
 
 
@@ -192,7 +191,10 @@ def _from_webp(payload: bytes, layout: Layout) -> Samples:
             colours = np.asarray(image.convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
         raise Corrupt(f"WebP data: {error}") from error
-    return colours[:, :, {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[CHANNELS[layout.colour]]]
+    samples = colours[:, :, {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[CHANNELS[layout.colour]]]
+    if samples.max() >= 2**layout.depth:
+        raise Corrupt(f"WebP data: sample {samples.max()} in an image of {layout.depth} bits")
+    return samples
 
 
 def _with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Samples | None:

@@ -210,6 +210,12 @@ def test_webp_of_16_bits_is_corrupt() -> None:
         plain.decode(plain.WEBP, b"", payload, 8, 8, "I;16")
 
 
+def test_webp_sample_beyond_the_depth_is_corrupt() -> None:
+    payload = plain._to_webp(np.full((4, 4, 1), 2, np.uint8))
+    with pytest.raises(Corrupt, match="sample 2 in an image of 1 bits"):
+        plain.decode(plain.WEBP, b"", payload, 4, 4, "1")
+
+
 @pytest.mark.parametrize(("extra", "mode"), [
     (b"", "P"),  # a palette is missing
     (b"\x33", "P"),
