@@ -110,7 +110,8 @@ def decompress(
     blob = files.read_bytes(source)
     files.check_target(target, force)
     _check_device(device)
-    data = files.image_bytes(blob, target, model, device, max_pixels)
+    with files.naming(source):
+        data = files.image_bytes(blob, target, model, device, max_pixels)
     files.write_bytes(target, data, force)
     told = api.info(blob, max_pixels)
     values = {"input": str(source), "output": str(target), "mode": told.mode, "width": told.width, "height": told.height}
@@ -124,7 +125,8 @@ def info(source: Path, as_json: bool) -> None:
     """Tell what a vqcodec file holds, without decoding it."""
     from .codec import api, files
 
-    told = {name: value for name, value in vars(api.info(files.read_bytes(source))).items() if value is not None}
+    with files.naming(source):
+        told = {name: value for name, value in vars(api.info(files.read_bytes(source))).items() if value is not None}
     _print(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 
 

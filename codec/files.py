@@ -6,14 +6,15 @@ import io
 import os
 import tempfile
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..bitstream.container import MAX_PIXELS
-from ..bitstream.errors import TooLarge, UnsupportedImage, VqcodecError
+from ..bitstream.errors import BitstreamError, TooLarge, UnsupportedImage, VqcodecError
 from . import api
 from .png import SIGNATURE, PlainImage
 
@@ -41,6 +42,8 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise FileError(f"{path} is a folder, expected a file")
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is no regular file")
         if path.stat().st_size > _MAX_FILE:
             raise FileError(f"{path} has more than {_MAX_FILE} bytes")
         return path.read_bytes()
@@ -108,6 +111,15 @@ def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_p
     except (OSError, ValueError) as error:
         raise FileError(f"{target}: this format cannot hold mode {image.mode}: {error}; use .png") from error
     return buffer.getvalue()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Puts the file's name in front of the message of any BitstreamError from inside."""
+    try:
+        yield
+    except BitstreamError as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def check_target(target: Path, force: bool) -> None:

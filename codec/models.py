@@ -58,7 +58,7 @@ def find(name: str) -> Path:
     for path in (Path(name), *(folder / f"{name}.safetensors" for folder in folders)):
         if path.suffix == ".safetensors" and path.is_file():
             return path
-    raise ModelMismatch(f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}, or name a .safetensors file")
+    raise ModelMismatch(f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}; give a weights file with --model")
 
 
 def load(name: str, device: str = "cpu") -> Model:

@@ -75,4 +75,5 @@ def write(path: Path, description: Description, tensors: dict[str, Tensor]) -> N
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = path.with_suffix(".tmp")
     save_file(contiguous, temporary, {"vqcodec": metadata})
+    temporary.chmod(0o644)  # safetensors makes it private
     temporary.replace(path)
