@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
-    "BitstreamError Corrupt ModelMismatch NotAVqcodecFile TooLarge Truncated UnsupportedImage UnsupportedVersion VqcodecError"
+    "BitstreamError",
+    "Corrupt",
+    "ModelMismatch",
+    "NotAVqcodecFile",
+    "TooLarge",
+    "Truncated",
+    "UnsupportedImage",
+    "UnsupportedVersion",
+    "VqcodecError",
 )
-_HOME = dict.fromkeys(_ERRORS.split(), ".bitstream.errors")
-_HOME |= dict.fromkeys(("Info", "decode", "decode_batch", "decode_to_png", "encode", "encode_batch", "info"), ".codec.api")
+_FUNCTIONS = ("Info", "decode", "decode_batch", "decode_to_png", "encode", "encode_batch", "info")
+_HOME = dict.fromkeys(_ERRORS, ".bitstream.errors") | dict.fromkeys(_FUNCTIONS, ".codec.api")
 
 __all__ = [
     "BitstreamError",

@@ -17,7 +17,9 @@ from . import __version__
 from .bitstream.errors import VqcodecError
 
 _PATH = click.Path(path_type=Path)
-_LIMIT = click.option("--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images.")  # fmt: skip
+_LIMIT = click.option(
+    "--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images."
+)
 _DEVICE = click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
 _FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
@@ -43,9 +45,9 @@ class _Group(click.Group):
 def main() -> None:
     """Compress images with learned models, decoded bit for bit the same on every machine.
 
-    \b
-    vqcodec compress digit.png digit.vqc      vqcodec decompress digit.vqc digit.png
-    vqcodec info digit.vqc                    vqcodec models
+    vqcodec compress digit.png digit.vqc
+
+    vqcodec decompress digit.vqc digit.png
     """
 
 
@@ -114,7 +116,13 @@ def decompress(
         data = files.image_bytes(blob, target, model, device, max_pixels)
     files.write_bytes(target, data, force)
     told = api.info(blob, max_pixels)
-    values = {"input": str(source), "output": str(target), "mode": told.mode, "width": told.width, "height": told.height}
+    values = {
+        "input": str(source),
+        "output": str(target),
+        "mode": told.mode,
+        "width": told.width,
+        "height": told.height,
+    }
     _print(values, as_json, f"{source} -> {target} ({told.width} x {told.height}, {told.mode}, {told.method})")
 
 

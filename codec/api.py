@@ -90,7 +90,9 @@ def encode_batch(
     blobs: list[bytes | None] = [None] * len(pil)
     if not lossless and model != "plain":
         blobs = encode_with_models(pil, model, quality, device, progress)
-    return [blob or _report(encode_plain(plain.from_pil(image)), progress) for blob, image in zip(blobs, pil, strict=True)]
+    return [
+        blob or _report(encode_plain(plain.from_pil(image)), progress) for blob, image in zip(blobs, pil, strict=True)
+    ]
 
 
 def encode_with_models(
@@ -177,10 +179,10 @@ def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", ma
 def info(blob: bytes, max_pixels: int = MAX_PIXELS) -> Info:
     """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError."""
     header, payload = container.read(blob, max_pixels)
-    sizes = {"bytes_total": len(blob), "bytes_payload": len(payload)}
+    sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
         method = plain.METHODS.get(header.method, f"unknown ({header.method})")
-        return Info("plain", method, True, header.mode, header.width, header.height, **sizes)
+        return Info("plain", method, True, header.mode, header.width, header.height, *sizes)
     name = models.BUILT_IN.get(header.model_id, "unknown") if isinstance(header, CompactHeader) else header.name
     description = models.available().get(header.model_id)
     side = description.config.get("image_size", 28) if description else 28
@@ -192,7 +194,7 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS) -> Info:
         header.mode if isinstance(header, ModelHeader) else "L",
         header.width if isinstance(header, ModelHeader) else side,
         header.height if isinstance(header, ModelHeader) else side,
-        **sizes,
+        *sizes,
         model=name,
         levels=(header.parameter & 3) + 1,
         max_levels=len(description.config["levels"]) if description else None,
@@ -236,9 +238,7 @@ def _levels_for(model: Model, quality: int | None) -> int:
     return -(-(100 if quality is None else quality) * model.levels // 100)
 
 
-def _attempts(
-    model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], levels: int
-) -> list[_Attempt | None]:
+def _attempts(model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], levels: int) -> list[_Attempt | None]:
     """Every image coded with one model; None where it falls below the model's floor or a plain file is smaller.
 
     pixels uint8 [B, S, S]. Images that are bright on the whole are coded inverted: models know bright ink on black."""

@@ -58,7 +58,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(data))
+            picture: Image.Image = Image.open(io.BytesIO(data))
             if picture.width * picture.height > max_pixels:
                 raise TooLarge(f"{path}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
             if getattr(picture, "n_frames", 1) > 1:

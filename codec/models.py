@@ -58,7 +58,9 @@ def find(name: str) -> Path:
     for path in (Path(name), *(folder / f"{name}.safetensors" for folder in folders)):
         if path.suffix == ".safetensors" and path.is_file():
             return path
-    raise ModelMismatch(f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}; give a weights file with --model")
+    raise ModelMismatch(
+        f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}; give a weights file with --model"
+    )
 
 
 def load(name: str, device: str = "cpu") -> Model:
@@ -83,7 +85,9 @@ def load_named(name: str, prefix: bytes, model: str | None, device: str = "cpu")
 def _checked(model: Model, prefix: bytes) -> Model:
     if not model.sha256.startswith(prefix):
         found = model.sha256[: len(prefix)].hex()
-        raise ModelMismatch(f"the file was made with weights {prefix.hex()}... of {model.name}, this build has {found}...")
+        raise ModelMismatch(
+            f"the file was made with weights {prefix.hex()}... of {model.name}, this build has {found}..."
+        )
     return model
 
 

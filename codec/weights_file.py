@@ -1,7 +1,7 @@
 """Weights files: safetensors with the model's description as JSON in its metadata. Needs no torch to describe one.
 
-Metadata key "vqcodec" holds {"format": 1, "name", "family", "config", "recipe", "results"}. A stream names the SHA-256 of
-the whole file, so a file is written once and never changed."""
+Metadata key "vqcodec" holds {"format": 1, "name", "family", "config", "recipe", "results"}. A stream names the
+SHA-256 of the whole file, so a file is written once and never changed."""
 
 from __future__ import annotations
 

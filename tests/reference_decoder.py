@@ -1,7 +1,7 @@
 """A second decoder of the VQ family, written from bitstream/FORMAT.md alone and in its order.
 
-NumPy integers and the plain Python arithmetic coder; no torch, nothing of vqcodec.codec. Slow and short on purpose: it is
-the check of FORMAT.md and its illustration."""
+NumPy integers and the plain Python arithmetic coder; no torch, nothing of vqcodec.codec. Slow and short on purpose: it
+is the check of FORMAT.md and its illustration."""
 
 import json
 import struct

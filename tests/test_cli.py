@@ -63,14 +63,25 @@ def test_json_names_and_sizes(tmp_path: Path) -> None:
 
 
 def test_models_lists_the_models() -> None:
-    assert [row["name"] for row in json.loads(vqcodec("models", "--json").stdout)["models"]] == ["vq-mnist", "vq-omniglot28"]
+    assert [row["name"] for row in json.loads(vqcodec("models", "--json").stdout)["models"]] == [
+        "vq-mnist",
+        "vq-omniglot28",
+    ]
     assert "plain" in vqcodec("models").stdout
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; from vqcodec.cli import main; main(['--help'], standalone_mode=False); assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from vqcodec.cli import main; main(['--help'], standalone_mode=False); "
+        "assert 'torch' not in sys.modules"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".links")}
-    assert "compress" in subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout
+    assert (
+        "compress"
+        in subprocess.run(
+            [sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True
+        ).stdout
+    )
     for command in ("compress", "decompress", "info", "models", "train", "eval", "data"):
         assert vqcodec(command, "--help").returncode == 0
 
@@ -179,6 +190,9 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     error = refused(
-        "compress", "noise.png", cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        "compress",
+        "noise.png",
+        cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
     )
     assert "cannot write noise.vqc" in error

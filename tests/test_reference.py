@@ -23,7 +23,9 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("name", "images"), [("vq-mnist", "mnist_test_8.npy"), ("vq-omniglot28", "omniglot28_test_8.npy")])
+@pytest.mark.parametrize(
+    ("name", "images"), [("vq-mnist", "mnist_test_8.npy"), ("vq-omniglot28", "omniglot28_test_8.npy")]
+)
 @pytest.mark.parametrize("quality", [1, 50, 100])
 def test_the_second_decoder_agrees(name: str, images: str, quality: int, reference: ModuleType) -> None:
     pixels = np.load(HERE / "images" / images)[:2]

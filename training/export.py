@@ -64,8 +64,8 @@ def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec)
 - **Family**: VQ-VAE, {len(recipe.model.levels)} residual levels, exact staged context prior (all parts in fixed point).
 - **Takes**: 8-bit grey images of {recipe.model.image_size} x {recipe.model.image_size} pixels.
 - **Training data**: {data.description} ({len(data.images):,} images of split `{data.split}`). Licence: {data.licence}
-- **Recipe**: `vqcodec train {recipe.name}`; {steps:,} steps of {recipe.train.batch_size} images, seed {recipe.train.seed},
-  trained on {platform.machine()} with PyTorch {torch.__version__}.
+- **Recipe**: `vqcodec train {recipe.name}`; {steps:,} steps of {recipe.train.batch_size} images, seed
+  {recipe.train.seed}, trained on {platform.machine()} with PyTorch {torch.__version__}.
 - **Size**: {parameters:,} integers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
 - **Configuration**: `{json.dumps(dataclasses.asdict(recipe.model))}`
 

@@ -47,14 +47,15 @@ def train(
 ) -> VQTask | None:
     """Train a recipe on images uint8 [N, S, S]; returns the finished task, or None if max_seconds ran out first.
 
-    The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and TensorBoard
-    events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights, optimiser, random
-    state and the place in the epoch are restored. validation: images to evaluate on after every epoch.
+    The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
+    TensorBoard events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights,
+    optimiser, random state and the place in the epoch are restored. validation: images to evaluate on after every epoch.
     Raises ConfigError if the images have another size than the model, or a checkpoint of another recipe is resumed.
     """
     config = recipe.train
     if images.shape[1:] != (recipe.model.image_size,) * 2:
-        raise ConfigError(f"{recipe.name} takes {recipe.model.image_size}-pixel squares, found {tuple(images.shape[1:])}")
+        side = recipe.model.image_size
+        raise ConfigError(f"{recipe.name} takes images of {side} x {side} pixels, found {tuple(images.shape[1:])}")
     torch.manual_seed(config.seed)
     run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,8 @@ class _Run:
         self.recipe, self.device, self.steps_per_epoch = recipe, torch.device(device), steps_per_epoch
         self.steps = steps_per_epoch * recipe.train.epochs
         self.step = 0
-        self.task = VQTask(recipe.model, recipe.train).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.task: VQTask = VQTask(recipe.model, recipe.train).to(self.device)
+        self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
         self.optimiser = torch.optim.Adam([{"params": group} for group in self.groups], lr=0.0, fused=True)
 
@@ -113,7 +115,7 @@ class _Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             loss, metrics = self.task.loss(x, self.step, self.step / self.steps)
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for parameters, limit in zip(self.groups, (config.grad_clip, _CLIP_PRIOR), strict=True):
             nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True)
         self.optimiser.step()
@@ -184,7 +186,7 @@ class _Metrics:
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+            self._board = SummaryWriter(str(folder))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step} | {k: round(v, 6) for k, v in values.items()}) + "\n")

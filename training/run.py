@@ -1,4 +1,4 @@
-"""A whole training run: recipe and data in, weights file and card out. `vqcodec train` and `python -m vqcodec.training`."""
+"""A whole training run: recipe and data in, weights file and card out; what `vqcodec train` does."""
 
 from __future__ import annotations
 

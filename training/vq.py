@@ -24,11 +24,12 @@ class VQTask(nn.Module):
     """A VQModel and what its training needs besides: the rate-distortion weight of every level.
 
     The codes of a batch are chosen as the encoder will choose them (`choose`), walking the prior, so the walk's code
-    lengths are at once the cost of the choice and the prior's loss. How many levels the decoder sees is drawn per image,
-    so that every level count gives a good image (quantiser dropout, Zeghidour et al. 2021).
+    lengths are at once the cost of the choice and the prior's loss. How many levels the decoder sees is drawn per
+    image, so that every level count gives a good image (quantiser dropout, Zeghidour et al. 2021).
     """
 
     rd_weights: Tensor
+    targets: Tensor
 
     def __init__(self, model: VQConfig, train: TrainConfig) -> None:
         """Build the model; rate-distortion weights start at 0."""
@@ -108,7 +109,7 @@ class VQTask(nn.Module):
         def count(step: Step, lengths: Tensor, symbols: Tensor) -> None:
             bits[step.level] += float(lengths.gather(-1, symbols[..., None]).sum())
 
-        for batch in images.split(batch_size):
+        for batch in torch.split(images, batch_size):
             z = model.encoder(batch[:, None].float() / 256).float()
             indices = choose(
                 walk(model.prior, len(z), levels, z.device), model.quantiser, z, self.rd_weights.tolist(), count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -32,6 +32,12 @@ def _length_table() -> Tensor:
     return torch.tensor([0, *lengths], dtype=torch.float64)
 
 
+@lru_cache(maxsize=16)
+def _weighted_lengths(weight: int, device: torch.device) -> Tensor:
+    """`_length_table` times an integer, float64 [65537]."""
+    return (_length_table() * weight).to(device)
+
+
 class ExactPrior(nn.Module):
     """The staged prior with exact leaves: integer frequencies instead of code lengths."""
 
@@ -47,7 +53,7 @@ class ExactPrior(nn.Module):
         self.register_buffer("exp", exp_table(FRAC_BITS))
 
     def forward(self, step: Step, indices: Sequence[Tensor]) -> Tensor:
-        """Frequencies float64 [B, n, K] of the step's positions, every row summing to 65536."""
+        """Frequencies int32 [B, n, K] of the step's positions, every row summing to 65536."""
         return frequencies(self.net.logits(step, indices), self.exp.double())
 
 
@@ -79,14 +85,16 @@ class ExactQuantiser(nn.Module):
     def cost(self, level: int, vectors: Tensor, table: Tensor, rd_weight: float) -> Tensor:
         """Integers that order the codes by distance + rd_weight * code length, then by index: no two are equal.
 
-        vectors [B, n, D], frequencies [B, n, K] -> float64 [B, n, K], below 2**53."""
+        vectors [B, n, D], frequencies int32 [B, n, K] -> float64 [B, n, K], below 2**53."""
         book = self.codebooks[level]
         assert isinstance(book, ExactEmbedding)
         codebook = book.table.double()
-        codes = torch.arange(len(codebook), dtype=torch.float64, device=vectors.device)
-        distance = torch.matmul(vectors, codebook.T).mul_(-2).add_(codebook.square().sum(1))
-        lengths = _length_table().to(table.device)[table.long()]
-        return distance.add_(lengths.mul_(rd_weight)).mul_(len(codebook)).add_(codes)
+        codes = len(codebook)
+        index = torch.arange(codes, dtype=torch.float64, device=vectors.device)
+        own = codebook.square().sum(1).mul_(codes).add_(index)
+        cost = torch.matmul(vectors, codebook.mul_(-2 * codes).T).add_(own)
+        lengths = _weighted_lengths(int(rd_weight) * codes, table.device)
+        return cost.add_(lengths.index_select(0, table.flatten()).view(cost.shape))
 
 
 class VQCodec(nn.Module):
@@ -140,7 +148,7 @@ class VQCodec(nn.Module):
     @torch.inference_mode()
     def decode_indices(self, payloads: Sequence[bytes], levels: int) -> list[Tensor]:
         """Indices int64 [B, P] of every level from payloads of `levels` levels each. Raises Corrupt."""
-        coder = BatchDecoder(payloads, self.alphabet, self._symbols(levels))
+        coder = BatchDecoder(list(payloads), self.alphabet, self._symbols(levels))
         steps = walk(self.prior, len(payloads), levels, self.device)
         try:
             _, table = next(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,15 +63,17 @@ class StagedPrior(nn.Module):
             if len(known)
         ]
         if not context:
-            return offset(torch.zeros((), device=indices[0].device)).expand(len(indices[0]), -1, -1)
+            no_logits = torch.zeros((), device=indices[0].device)
+            return cast("Tensor", offset(no_logits)).expand(len(indices[0]), -1, -1)
         features = self.nets[step.number](torch.cat(context, 1))
         features = features.unflatten(1, (len(step.positions), self.config.prior_head))
-        return offset(self.heads[step.level](features))  # type: ignore[no-any-return]
-
+        logits: Tensor = offset(self.heads[step.level](features))
+        return logits
 
     def forward(self, step: Step, indices: Sequence[Tensor]) -> Tensor:
         """Code lengths in bits, -log2 p, float32 [B, n, K]; arguments as for `logits`."""
-        return torch.log_softmax(self.logits(step, indices).float(), -1) * (-1 / math.log(2))
+        log_p: Tensor = torch.log_softmax(self.logits(step, indices).float(), -1)
+        return log_p * (-1 / math.log(2))
 
 
 class Prior(Protocol):

@@ -40,9 +40,7 @@ def pool(z: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return z
     ones = torch.ones_like(z[:1, :1])
-    sums, counts = (
-        nn.functional.avg_pool2d(t, stride, ceil_mode=True, divisor_override=1) for t in (z, ones)
-    )
+    sums, counts = (nn.functional.avg_pool2d(t, stride, ceil_mode=True, divisor_override=1) for t in (z, ones))
     return sums / counts
 
 
@@ -139,8 +137,8 @@ def choose(
 ) -> list[Tensor]:
     """The encoder's side of the walk: picks the cheapest code of every position, step by step.
 
-    z [B, D, H, W]. Calls emit(step, the prior's table [B, n, K], symbols int64 [B, n]) for whoever codes or counts them;
-    returns the indices of all levels. The choice itself has no gradient.
+    z [B, D, H, W]. Calls emit(step, the prior's table [B, n, K], symbols int64 [B, n]) for whoever codes or counts
+    them; returns the indices of all levels. The choice itself has no gradient.
     """
     residual, level, vectors = z.detach(), -1, z
     chosen = torch.zeros(0)

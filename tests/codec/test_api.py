@@ -47,7 +47,9 @@ def test_quality_buys_fidelity_with_bytes(name: str, digits: np.ndarray, charact
     for quality in (1, 50, 100):
         blobs = vqcodec.encode_batch(images, model=name, quality=quality)
         sizes.append(np.mean([len(blob) for blob in blobs]))
-        fidelities.append(np.mean([psnr(x_hat, x) for x_hat, x in zip(vqcodec.decode_batch(blobs), images, strict=True)]))
+        fidelities.append(
+            np.mean([psnr(x_hat, x) for x_hat, x in zip(vqcodec.decode_batch(blobs), images, strict=True)])
+        )
     assert sizes == sorted(sizes)
     assert fidelities == sorted(fidelities)
     assert [vqcodec.info(vqcodec.encode(images[0], name, quality=q)).levels for q in (1, 34, 67, 100)] == [1, 2, 3, 3]
@@ -186,7 +188,9 @@ def test_damage_under_a_right_checksum_gives_an_image_or_an_error(digits: np.nda
 
 def test_importing_the_package_loads_neither_torch_nor_pillow() -> None:
     code = "import sys, vqcodec; assert not {'torch', 'PIL', 'numpy'} & set(sys.modules), sys.modules.keys()"
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(__file__).parents[2] / ".links")})
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(Path(__file__).parents[2] / ".links")}
+    )
 
 
 def test_unknown_attributes() -> None:
