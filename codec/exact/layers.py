@@ -5,15 +5,23 @@ A weighted layer computes
 
     y = clamp(floor((sum(w * x) + b) / 2**shift), -ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
-with |w| < 2**15 and b holding the bias and the rounding half. Export checks that every partial sum stays below 2**53, so
-each float64 addition is exact in any order and on any device; the division by a power of two and the floor are exact too.
-ReLU, pixel (un)shuffle, gathers and residual sums are exact as they stand, so the float modules serve for both.
+with |w| < 2**15 and b holding the bias and the rounding half. Export checks that every partial sum stays below 2**53,
+so each float64 addition is exact in any order and on any device (see `backend` for a faster way to the same sums); the
+division by a power of two and the floor are exact too. ReLU, pixel (un)shuffle, gathers and residual sums are exact as
+they stand, so the float modules serve for both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
 import torch
 from torch import Tensor, nn
+
+from . import backend
+
+T = TypeVar("T")
 
 ACTIVATION_LIMIT = 2**15 - 1
 INPUT_BOUND = 2**18  # what a weighted layer may be fed: residual sums of a few clamped values
@@ -24,7 +32,7 @@ class Residual(nn.Module):
     """y = x + body(x)."""
 
     def __init__(self, body: nn.Module) -> None:
-        """body keeps the shape of its input."""
+        """The body keeps the shape of its input."""
         super().__init__()
         self.body = body
 
@@ -47,18 +55,26 @@ class Offset(nn.Module):
 
 
 class _ExactLayer(nn.Module):
-    """Holds integer buffers as they are stored and their float64 copies as they are computed with."""
+    """Holds integer buffers as they are stored, and what is derived from them to compute with."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._double: dict[str, Tensor] = {}
+        self._derived: dict[str, tuple[Tensor, Any]] = {}
+        self.register_load_state_dict_post_hook(_forget_derived)  # type: ignore[no-untyped-call]
 
-    def _as_double(self, name: str) -> Tensor:
+    def _derive(self, name: str, derive: Callable[[Tensor], T]) -> T:
+        """derive(buffer `name`), remembered for as long as the buffer is the same tensor."""
         stored: Tensor = getattr(self, name)
-        cached = self._double.get(name)
-        if cached is None or cached.device != stored.device:
-            cached = self._double[name] = stored.to(torch.float64)
-        return cached
+        source, value = self._derived.get(name, (None, None))
+        if source is not stored:
+            value = derive(stored)
+            self._derived[name] = stored, value
+        return cast(T, value)
+
+
+def _forget_derived(layer: nn.Module, _: object) -> None:
+    assert isinstance(layer, _ExactLayer)
+    layer._derived.clear()
 
 
 class _Weighted(_ExactLayer):
@@ -73,12 +89,12 @@ class _Weighted(_ExactLayer):
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
         self.register_buffer("shift", shift)
-        self._scale: float | None = None
 
-    def _requantise(self, accumulator: Tensor) -> Tensor:
-        if self._scale is None:
-            self._scale = 2.0 ** -int(self.shift)
-        return accumulator.mul_(self._scale).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+    def _requantise(self, sums: Tensor) -> Tensor:
+        """Sums [..., out] -> [..., out], in place."""
+        scale = self._derive("shift", lambda shift: 2.0 ** -int(shift))
+        sums.add_(self._derive("bias", Tensor.double))
+        return sums.mul_(scale).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
 
 class ExactLinear(_Weighted):
@@ -86,8 +102,7 @@ class ExactLinear(_Weighted):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring for the arithmetic."""
-        # Not F.linear: a fused bias may be added in another precision by some back ends.
-        return self._requantise(torch.matmul(x, self._as_double("weight").T).add_(self._as_double("bias")))
+        return self._requantise(backend.linear(x, self._derive("weight", backend.Weight)))
 
 
 class ExactConv2d(_Weighted):
@@ -101,8 +116,8 @@ class ExactConv2d(_Weighted):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring for the arithmetic."""
-        sums = nn.functional.conv2d(x, self._as_double("weight"), stride=self.stride, padding=self.padding)
-        return self._requantise(sums.add_(self._as_double("bias")[:, None, None]))
+        sums = backend.conv2d(x, self._derive("weight", backend.Weight), self.stride, self.padding)
+        return self._requantise(sums.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class ExactEmbedding(_ExactLayer):
@@ -117,7 +132,7 @@ class ExactEmbedding(_ExactLayer):
 
     def forward(self, index: Tensor) -> Tensor:
         """Index in [0, K)."""
-        return self._as_double("table")[index]
+        return nn.functional.embedding(index, self._derive("table", Tensor.double))
 
 
 class ExactOffset(_ExactLayer):
@@ -132,4 +147,4 @@ class ExactOffset(_ExactLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., n, K] -> [..., n, K]."""
-        return x + self._as_double("table")
+        return x + self._derive("table", Tensor.double)

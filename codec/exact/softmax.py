@@ -9,6 +9,7 @@ from torch import Tensor
 
 TOTAL = 1 << 16
 EXP_BITS = 24
+_CHUNK = 1 << 16  # values worked on at one time: what stays in the caches of a core
 _RANGE = 16  # nats below the largest logit at which a weight becomes 0: exp(-16) * 2**24 < 2
 
 
@@ -24,23 +25,36 @@ def exp_table(frac_bits: int) -> Tensor:
 def frequencies(logits: Tensor, table: Tensor) -> Tensor:
     """Frequencies of the softmax of integer logits: every one >= 1, sum exactly 65536.
 
-    logits: float64 integers [..., K] in units of 2**-frac_bits nats, 1 <= K <= 32768; table: float64 copy of `exp_table`.
-    Returns float64 integers [..., K]. freq = 1 + floor(w (65536 - K) / sum w); what the floor leaves goes to the largest
-    weight, lowest index on ties: the same numbers as `bitstream.cdf.quantise_weights`. A quotient n / d that is no integer
-    is at least 1 / d below the next one, and IEEE division errs by at most n / d * 2**-53; n < 2**41, so the floor of the
-    float64 quotient is the integer quotient.
+    logits: float64 integers [..., K] in units of 2**-frac_bits nats, |logits| < 2**30, 1 <= K <= 32768; table: float64
+    copy of `exp_table`. Returns int32 [..., K]. freq = 1 + floor(w (65536 - K) / sum w); what the floor leaves goes to
+    the largest weight, lowest index on ties: the same numbers as `bitstream.cdf.quantise_weights`.
     """
+    rows = logits.reshape(-1, logits.shape[-1])
+    freq = torch.empty(rows.shape, dtype=torch.int32, device=logits.device)
+    size = max(1, _CHUNK // logits.shape[-1])
+    for part, target in zip(rows.split(size), freq.split(size), strict=True):
+        _fill_frequencies(part, table, target)
+    return freq.view(logits.shape)
+
+
+def _fill_frequencies(logits: Tensor, table: Tensor, out: Tensor) -> None:
+    """`frequencies` of rows [N, K] into int32 [N, K].
+
+    A quotient n / d that is no integer is at least 1 / d below the next one, and IEEE division errs by at most
+    n / d * 2**-53; n < 2**46 in both places, so the floor of a float64 quotient is the integer quotient."""
     codes = logits.shape[-1]
-    distance = (logits.amax(-1, keepdim=True) - logits).clamp_(max=len(table) - 1)
-    weights = table[distance.to(torch.int64)]
-    freq = (weights * (TOTAL - codes)).div_(weights.sum(-1, keepdim=True)).floor_().add_(1)
-    tie_break = torch.arange(codes - 1, -1, -1, dtype=torch.float64, device=logits.device)
-    largest = (weights * codes + tie_break).argmax(-1, keepdim=True)
-    return freq.scatter_add_(-1, largest, TOTAL - freq.sum(-1, keepdim=True))
+    backwards = torch.arange(codes - 1, -1, -1, dtype=torch.float64, device=logits.device)
+    key = torch.add(backwards, logits, alpha=codes).amax(-1, keepdim=True)  # largest logit, then lowest index
+    top = (key / codes).floor_()
+    largest = (top * codes).sub_(key).add_(codes - 1).to(torch.int64)
+    distance = (top - logits).clamp_(max=len(table) - 1).to(torch.int32)
+    weights = table.index_select(0, distance.view(-1)).view(distance.shape)
+    out.copy_(weights.mul(TOTAL - codes).div_(weights.sum(-1, keepdim=True))).add_(1)  # the copy to int32 is the floor
+    out.scatter_add_(-1, largest, TOTAL - out.sum(-1, keepdim=True, dtype=torch.int32))
 
 
 def cdf_from_frequencies(freq: Tensor) -> Tensor:
-    """Cumulative table int32 [..., K + 1] from 0 to 65536 of float64 frequencies [..., K]."""
+    """Cumulative table int32 [..., K + 1] from 0 to 65536 of frequencies int32 [..., K]."""
     cdf = torch.zeros((*freq.shape[:-1], freq.shape[-1] + 1), dtype=torch.int32, device=freq.device)
-    cdf[..., 1:] = freq.cumsum(-1)
+    torch.cumsum(freq, -1, dtype=torch.int32, out=cdf[..., 1:])
     return cdf

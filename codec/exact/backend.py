@@ -1,0 +1,148 @@
+"""Sums of products of integers, exactly: in float64 anywhere, in 8-bit limbs on processors that are fast at those.
+
+float64 is the portable reference: every partial sum stays below 2**53 (checked at export), so any order is exact.
+
+int8 cuts both factors into signed digits of base 256, v = sum_i digit_i * 256**i with digits in [-128, 127], multiplies
+all digits of x by all of the weight in one int8 matrix product with int32 sums, and joins the products in float64.
+A sum of K <= 2**14 products of digits is at most 2**28 and up to three share an order, so int32 holds them. Processors
+without VNNI instructions may saturate pairs of products (oneDNN, "Nuances of int8 computations") and gain nothing, so
+int8 is used only where PyTorch reports VNNI and a self-test with extreme digits passes.
+
+The environment variable VQCODEC_EXACT selects: auto (default), float64, or int8 (an error where it cannot be used).
+Results never depend on the choice.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache, cached_property, reduce
+
+import torch
+from torch import Tensor, nn
+
+_MIN_FAN_IN, _MAX_FAN_IN = 32, 2**14  # below, cutting and joining costs more than it saves; above, int32 may wrap
+_CHUNK_BYTES = 2**22  # int8 intermediates at one time: about what stays in a core's caches
+
+
+class Weight:
+    """Integer weights int16 [out, in] or [out, in, kh, kw] in the forms that the back ends need, made on first use."""
+
+    def __init__(self, stored: Tensor) -> None:
+        """stored: |w| < 2**15; it must not change afterwards."""
+        self.stored = stored
+
+    @cached_property
+    def double(self) -> Tensor:
+        """As float64, of the same shape."""
+        return self.stored.to(torch.float64)
+
+    @cached_property
+    def digits(self) -> Tensor | None:
+        """Digits int8 [n, kh * kw * in, out], highest first, in channels-last order; None if int8 is not for them."""
+        taps = self.stored if self.stored.ndim == 2 else self.stored.permute(0, 2, 3, 1)
+        rows = taps.flatten(1).T.to(torch.int32)
+        return torch.stack(_cut(rows)) if _MIN_FAN_IN <= len(rows) <= _MAX_FAN_IN else None
+
+
+def linear(x: Tensor, weight: Weight) -> Tensor:
+    """Products with a matrix: float64 integers [..., in], |x| <= 2**18 -> sums float64 [..., out]."""
+    digits = _digits_for(x, weight)
+    if digits is None:
+        return torch.matmul(x, weight.double.T)
+    rows = x.flatten(0, -2)[:, None, None]
+    return _convolve(rows, digits, 1, 1, 0).view(*x.shape[:-1], -1)
+
+
+def conv2d(x: Tensor, weight: Weight, stride: int, padding: int) -> Tensor:
+    """Convolution with zero padding: float64 integers [B, in, H, W], |x| <= 2**18 -> sums float64 [B, out, H', W']."""
+    digits = _digits_for(x, weight)
+    height, width = weight.stored.shape[2:]
+    if digits is None or height != width:
+        return nn.functional.conv2d(x, weight.double, stride=stride, padding=padding)
+    return _convolve(x.permute(0, 2, 3, 1), digits, height, stride, padding).permute(0, 3, 1, 2)
+
+
+def _digits_for(x: Tensor, weight: Weight) -> Tensor | None:
+    """Digits of the weight if int8 is to be used for x, else None. Raises ValueError, RuntimeError as `selected`."""
+    return weight.digits if x.device.type == "cpu" and x.numel() and selected() == "int8" else None
+
+
+def selected() -> str:
+    """The back end in use on the CPU, float64 or int8.
+
+    Raises ValueError if VQCODEC_EXACT is none of the three, RuntimeError if it is int8, which cannot be used here."""
+    wanted = os.environ.get("VQCODEC_EXACT", "auto")
+    if wanted not in ("auto", "float64", "int8"):
+        raise ValueError(f"VQCODEC_EXACT: expected auto, float64 or int8, found {wanted!r}")
+    usable = wanted != "float64" and torch.backends.mkldnn.enabled and int8_usable()
+    if wanted == "int8" and not usable:
+        raise RuntimeError("VQCODEC_EXACT=int8: this processor or PyTorch has no exact int8 products")
+    return "int8" if usable else "float64"
+
+
+@cache
+def int8_usable() -> bool:
+    """Whether PyTorch has an int8 matrix product on the CPU, the CPU has VNNI, and extreme digits come out right."""
+    vnni = getattr(torch.cpu, "_is_vnni_supported", None)
+    if not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available() or vnni is None or not vnni():
+        return False
+    return all(_product_is_exact(rows, fan_in) for rows, fan_in in ((1, 64), (130, 1027), (64, 4096)))
+
+
+def _product_is_exact(rows: int, fan_in: int) -> bool:
+    """Whether extreme digits of all sign patterns give the int64 product."""
+    extremes = torch.tensor([[-128], [127], [-127], [0]], dtype=torch.int8).expand(4, fan_in)
+    mixed = torch.where(torch.arange(fan_in) % 2 == 0, extremes, extremes.flip(0))
+    patterns = torch.cat([extremes, mixed])
+    a, b = patterns.repeat(-(-rows // 8), 1)[:rows], patterns.repeat(5, 1).T.contiguous()
+    return torch.equal(torch._int_mm(a, b).long(), (a[:8].long() @ b.long()).repeat(-(-rows // 8), 1)[:rows])
+
+
+def _cut(x: Tensor) -> list[Tensor]:
+    """Digits of int32 integers, highest first, as few as the extremes need: int8 tensors of the same shape."""
+    low, high = (int(v) for v in x.aminmax())
+    digits: list[Tensor] = []
+    while not digits or low or high:
+        digits.insert(0, x.to(torch.int8))  # keeps the low 8 bits
+        x = (x - digits[0]) >> 8
+        low, high = (low + 128) >> 8, (high + 128) >> 8
+    return digits
+
+
+def _convolve(x: Tensor, weight: Tensor, side: int, stride: int, padding: int) -> Tensor:
+    """Float64 integers [B, H, W, in] with weight digits int8 [m, side**2 * in, out] -> float64 [B, H', W', out]."""
+    batch, height, width, channels = x.shape
+    rows, columns = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
+    y = torch.empty(batch, rows, columns, weight.shape[2], dtype=torch.float64)
+    matrix = weight.transpose(0, 1).flatten(1)
+    bytes_each = 2 * rows * columns * (len(matrix) + 4 * matrix.shape[1]) + 12 * height * width * channels
+    images = max(1, _CHUNK_BYTES // bytes_each)
+    for part, target in zip(x.split(images), y.split(images), strict=True):
+        patches = _patches(_padded_digits(part, padding), side, stride)
+        products = torch._int_mm(patches.reshape(-1, len(matrix)), matrix)
+        _join(products.view(len(patches), -1, len(weight), weight.shape[2]), target.flatten(0, 2))
+    return y
+
+
+def _padded_digits(x: Tensor, padding: int) -> Tensor:
+    """[B, H, W, C] -> digits int8 [n, B, H + 2 p, W + 2 p, C], highest first."""
+    edges = (0, 0, padding, padding, padding, padding)
+    return torch.stack([nn.functional.pad(digit, edges) for digit in _cut(x.to(torch.int32))])
+
+
+def _patches(x: Tensor, side: int, stride: int) -> Tensor:
+    """View [n, B, H', W', side, side * C] of [n, B, H, W, C]: rows of a patch are contiguous in channels-last order."""
+    n, batch, height, width, channels = x.shape
+    by_digit, by_image, by_row, by_column, _ = x.stride()
+    sizes = ((size - side) // stride + 1 for size in (height, width))
+    strides = (by_digit, by_image, by_row * stride, by_column * stride, by_row, 1)
+    return x.as_strided((n, batch, *sizes, side, side * channels), strides)
+
+
+def _join(products: Tensor, out: Tensor) -> None:
+    """Joins products int32 [n, M, m, N] of digits of x and of the weight, highest first, into sums float64 [M, N]."""
+    n, m = products.shape[0], products.shape[2]
+    out.zero_()
+    for order in range(n + m - 1):
+        same = [products[i, :, order - i] for i in range(max(0, order - m + 1), min(n, order + 1))]
+        out.mul_(256).add_(reduce(torch.add, same))
