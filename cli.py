@@ -1,4 +1,4 @@
-"""The command line: `vqcodec compress`, `decompress`, `info`, `models`, `train`, `eval`, `data`.
+"""The command line: `vqcodec compress`, `decompress`, `info`, `models`, `train`, `eval`, `bench`, `data`.
 
 Results go to stdout, notes to stderr; an error is one line on stderr and exit code 1 (2 for wrong usage). Heavy imports
 happen inside the commands, so that --help is quick."""
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -179,35 +180,61 @@ def train(
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
-@main.command(name="eval")
-@click.argument("model", metavar="MODEL")
-@click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
-@click.option("--split", default="test", show_default=True)
-@click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
-@click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
-@click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
-@_DEVICE
-@_JSON
-def evaluate(
-    model: str,
-    data: str,
-    split: str,
-    data_dir: Path | None,
-    limit: int | None,
-    out: Path | None,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Measure a model on a data set: real file sizes, prior cross-entropy, distortion, codebook use, speed."""
-    from .codec import files
-    from .eval.vq import evaluate as measure
-    from .eval.vq import table
+def _measurement(module: str, doc: str) -> Callable[..., None]:
+    """A command that runs `evaluate` of a module of `eval` and shows its `table`."""
 
-    _check_device(device)
-    result = measure(model, data, split, data_dir, limit, device)
-    if out:
-        files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
-    _print(result, as_json, table(result))
+    @click.argument("model", metavar="MODEL")
+    @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
+    @click.option("--split", default="test", show_default=True)
+    @click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+    @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+    @click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
+    @_DEVICE
+    @_JSON
+    def command(
+        model: str,
+        data: str,
+        split: str,
+        data_dir: Path | None,
+        limit: int | None,
+        out: Path | None,
+        device: str,
+        as_json: bool,
+    ) -> None:
+        from .codec import files
+
+        measuring = import_module(module, __package__)
+        _check_device(device)
+        if out:
+            files.check_target(out, force=True)
+        result = measuring.evaluate(model, data, split, data_dir, limit, device)
+        if out:
+            files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
+        _print(result, as_json, measuring.table(result))
+
+    command.__doc__ = doc
+    return command
+
+
+@main.group()
+def bench() -> None:
+    """Measure speed, and rate and distortion beside classical codecs."""
+
+
+@bench.command()
+@click.argument("source", metavar="RESULT.json", type=_PATH)
+@click.argument("target", metavar="OUT.png", type=_PATH)
+def plot(source: Path, target: Path) -> None:
+    """Draw the rate-distortion curves of a result of `bench rd`; needs matplotlib."""
+    from .eval.bench.rd import plot
+
+    plot(source, target)
+
+
+_EVAL_DOC = "Measure a model on a data set: real file sizes, prior cross-entropy, distortion, codebook use, speed."
+main.command("eval")(_measurement(".eval.vq", _EVAL_DOC))
+bench.command("speed")(_measurement(".eval.bench.speed", "Time encoding and decoding of a data set; median of 5 runs."))
+bench.command("rd")(_measurement(".eval.bench.rd", "Compare rate and distortion on a data set with classical codecs."))
 
 
 @main.group()

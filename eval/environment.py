@@ -8,19 +8,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from .. import __version__
 from ..bitstream.backend import backend
 from ..codec.api import BATCH
+from ..codec.exact.backend import selected
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a measured speed depends on. device: of the networks; threads: PyTorch's on the CPU; batch: images at once.
+    """What a measured speed depends on.
 
-    commit: of the checkout, with + for uncommitted changes; None outside one."""
+    commit: of the checkout, with + for uncommitted changes; None outside one.  device: of the networks.
+    threads: PyTorch's on the CPU.  batch: images at once.  coder: entropy coder.  arithmetic: back end of exact sums.
+    """
 
     version: str
     commit: str | None
@@ -31,6 +35,7 @@ class Environment:
     batch: int
     torch: str
     coder: str
+    arithmetic: str
 
 
 def environment(device: str = "cpu") -> Environment:
@@ -45,7 +50,15 @@ def environment(device: str = "cpu") -> Environment:
         batch=BATCH,
         torch=torch.__version__,
         coder=type(backend()).__name__,
+        arithmetic=selected(),
     )
+
+
+def line(where: dict[str, Any]) -> str:
+    """An environment as it stands in JSON, in one line."""
+    parts = [where["cpu"], where["device"], f"{where['threads']} thread(s)", f"batch {where['batch']}"]
+    parts += [f"torch {where['torch']}", where["coder"], where["arithmetic"]]
+    return ", ".join([*parts, f"vqcodec {where['version']}", f"commit {where['commit']}", where["date"]])
 
 
 def cpu_name() -> str:

@@ -19,7 +19,7 @@ from ..codec.vq.codec import VQCodec
 from ..codec.vq.prior import StagedPrior
 from ..codec.vq.quantiser import usage
 from ..training.datasets import Dataset, load
-from .environment import Environment, environment
+from .environment import Environment, environment, line
 from .metrics import Distortion, Images, bits_per_dim, distortion
 from .prior import dequantised, exact_bits, float_bits
 from .tables import aligned, number
@@ -289,7 +289,7 @@ _CODEBOOK_ROWS = (
 
 def table(result: dict[str, Any]) -> str:
     """The result of `evaluate` as text; a column per number of levels."""
-    points, where = result["points"], result["environment"]
+    points = result["points"]
     files, alone = [point["files"] for point in points], [point["model"] for point in points]
     sections = [
         [["", *(f"{point['levels']} level(s)" for point in points)]],
@@ -302,8 +302,7 @@ def table(result: dict[str, Any]) -> str:
     ]
     lines = aligned([row for section in sections for row in section])
     head = f"{result['model']} on {result['data']} {result['split']}, {result['images']:,} images\n"
-    foot = f"\n{where['cpu']}, {where['device']}, {where['threads']} thread(s), batch {where['batch']}, "
-    return head + lines + foot + f"torch {where['torch']}, {where['coder']}, commit {where['commit']}, {where['date']}"
+    return f"{head}{lines}\n{line(result['environment'])}"
 
 
 def _heading(text: str, points: Sequence[object]) -> list[list[str]]:

@@ -1,0 +1,135 @@
+"""`vqcodec bench speed MODEL --data mnist`: encode and decode images/s, beside PNG and WebP in the same run."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...codec import api, models
+from ...training.datasets import load
+from ..environment import Environment, environment, line
+from ..metrics import Images
+from ..peers import Peer, peers
+from ..tables import aligned, number
+from ..vq import quality_of
+
+T = TypeVar("T")
+
+REPEATS = 5
+_PEERS = {"PNG": None, "WebP": 50}  # and the quality they are timed at
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of every repeat, for all images; the speed is that of the median. Files are decoded one after another."""
+
+    name: str
+    bytes_per_image: float
+    encode_s: list[float]
+    decode_s: list[float]
+    encode_images_per_s: float
+    decode_images_per_s: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Timings of a model at every number of levels, and of peers."""
+
+    model: str
+    data: str
+    images: int
+    environment: Environment
+    timings: list[Timing]
+
+
+def evaluate(
+    model: str,
+    data: str,
+    split: str = "test",
+    data_dir: Path | None = None,
+    limit: int | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
+    images = load(data, split, data_dir).images[:limit]
+    return asdict(measure(model, images, f"{data} {split}", device))
+
+
+def measure(model: str, images: Images, data: str, device: str = "cpu", repeats: int = REPEATS) -> Speed:
+    """Time a model's batches, and Pillow's codecs image by image, on images uint8 [N, S, S].
+
+    Raises ModelMismatch for an unknown model, UnsupportedImage for images of another size than its own."""
+    loaded = models.load(model, device)
+    timings = []
+    for levels in range(1, loaded.levels + 1):
+        quality = quality_of(levels, loaded.levels)
+        timings.append(_time_model(f"{levels} level(s)", model, quality, images, device, repeats))
+    known = peers()
+    timings += [_time_peer(known[name], quality, images, repeats) for name, quality in _PEERS.items()]
+    return Speed(loaded.name, data, len(images), environment(device), timings)
+
+
+def _time_model(name: str, model: str, quality: int, images: Images, device: str, repeats: int) -> Timing:
+    def encode() -> list[bytes]:
+        return api.encode_batch(images, model, quality=quality, device=device)
+
+    blobs, encode_s = _seconds(encode, repeats)
+    _, decode_s = _seconds(lambda: api.decode_batch(blobs, "numpy", model, device), repeats)
+    return _timing(name, blobs, encode_s, decode_s)
+
+
+def _time_peer(peer: Peer, quality: int | None, images: Images, repeats: int) -> Timing:
+    blobs, encode_s = _seconds(lambda: [peer.encode(image, quality) for image in images], repeats)
+    _, decode_s = _seconds(lambda: [peer.decode(blob) for blob in blobs], repeats)
+    return _timing(peer.name if quality is None else f"{peer.name}, quality {quality}", blobs, encode_s, decode_s)
+
+
+def _seconds(action: Callable[[], T], repeats: int) -> tuple[T, list[float]]:
+    """The action's result, and its seconds over the repeats after a warm-up."""
+    result, times = action(), []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return result, times
+
+
+def _timing(name: str, blobs: Sequence[bytes], encode_s: list[float], decode_s: list[float]) -> Timing:
+    count = len(blobs)
+    return Timing(
+        name, sum(map(len, blobs)) / count, encode_s, decode_s,
+        count / statistics.median(encode_s), count / statistics.median(decode_s),
+    )  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result of `evaluate` as text; speeds also as multiples of the last peer's."""
+    last = result["timings"][-1]
+    than = f"× {last['name']}"
+    head = ["", "bytes/image", "encode, images/s", "decode, images/s", f"encode, {than}", f"decode, {than}"]
+    rows = [
+        [
+            timing["name"],
+            number(timing["bytes_per_image"], 2),
+            number(timing["encode_images_per_s"]),
+            number(timing["decode_images_per_s"]),
+            number(timing["encode_images_per_s"] / last["encode_images_per_s"], 2),
+            number(timing["decode_images_per_s"] / last["decode_images_per_s"], 2),
+        ]
+        for timing in result["timings"]
+    ]
+    title = (
+        f"{result['model']} on {result['data']}, {result['images']:,} images, median of {len(last['encode_s'])} runs"
+    )
+    return f"{title}\n{aligned([head, *rows])}\n{line(result['environment'])}"
+
+
+if __name__ == "__main__":
+    from ...cli import main
+
+    main(["bench", "speed", *sys.argv[1:]])
