@@ -1,0 +1,247 @@
+"""`python -m vqcodec.eval.exactness MODEL --data mnist`: proves that files do not depend on how they were computed.
+
+Every image is encoded with every batch size, thread count, oneDNN setting and back end of exact sums (and device). All
+files must be the same bytes, and decode to the same pixels under every setting. The exact prior's tables are compared
+with the int64 oracle's. `--write FILE` keeps the files in one .npz, `--check FILE` compares with and decodes those made
+on another machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from ..bitstream.errors import VqcodecError
+from ..codec import api, models
+from ..codec.exact.oracle import prior_frequencies
+from ..codec.models import Model
+from ..training.datasets import load
+from .environment import environment, line
+from .metrics import Images
+from .tables import aligned, number
+
+BATCHES, THREADS = (1, 7, 256), (1, 2)
+CPU_MODES = ((True, "auto"), (True, "float64"), (False, "auto"))  # oneDNN on?, VQCODEC_EXACT
+
+
+class ArchiveError(VqcodecError):
+    """A file for --check that is damaged, or holds other images or another model's files."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How networks are run. exact: VQCODEC_EXACT, the back end of exact sums on the CPU (`codec.exact.backend`)."""
+
+    device: str
+    batch: int
+    threads: int
+    onednn: bool
+    exact: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """SHA-256 over all files made under a setting, and over all pixels decoded under it from the reference files."""
+
+    setting: Setting
+    files: str
+    pixels: str
+
+
+@dataclass(frozen=True)
+class Files:
+    """Coded images. source: SHA-256 of the weights file, then of the pixels of the images, in hexadecimal."""
+
+    source: str
+    blobs: list[bytes]
+    pixels: Images
+
+    @classmethod
+    def read(cls, path: Path) -> Files:
+        """Files that `write` wrote. Raises ArchiveError."""
+        try:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+                ends = np.cumsum(stored["lengths"])[:-1]
+                blobs = [part.tobytes() for part in np.split(stored["data"], ends)]
+                return cls(str(stored["source"]), blobs, stored["pixels"])
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+            raise ArchiveError(f"cannot read {path}: {error}") from error
+
+    def write(self, path: Path) -> None:
+        """One .npz: source, lengths int64 [N], data uint8 (all files in turn), pixels uint8 [N, H, W] as decoded."""
+        data = np.frombuffer(b"".join(self.blobs), np.uint8)
+        lengths = np.array([len(blob) for blob in self.blobs])
+        with path.open("wb") as stream:
+            np.savez_compressed(stream, source=self.source, lengths=lengths, data=data, pixels=self.pixels)
+
+
+def settings(devices: Sequence[str]) -> list[Setting]:
+    """The matrix. Threads, oneDNN and back ends concern the CPU alone."""
+    cpu = [Setting("cpu", batch, threads, *mode) for batch, threads, mode in product(BATCHES, THREADS, CPU_MODES)]
+    other = [Setting(device, batch, 1, *CPU_MODES[0]) for device in devices if device != "cpu" for batch in BATCHES]
+    return cpu + other
+
+
+def encode(images: Images, model: str, setting: Setting) -> list[bytes]:
+    """Files of images uint8 [N, S, S], made under a setting."""
+    with _under(setting):
+        parts = [
+            api.encode_batch(images[start : start + setting.batch], model, device=setting.device)
+            for start in range(0, len(images), setting.batch)
+        ]
+    return [blob for part in parts for blob in part]
+
+
+def decode(blobs: Sequence[bytes], model: str, setting: Setting) -> Images:
+    """Pixels uint8 [N, S, S] of files, decoded under a setting."""
+    with _under(setting):
+        parts = [
+            api.decode_batch(blobs[start : start + setting.batch], "numpy", model, setting.device)
+            for start in range(0, len(blobs), setting.batch)
+        ]
+    return np.stack([image for part in parts for image in part])
+
+
+def matrix(images: Images, model: str, devices: Sequence[str] = ("cpu",)) -> tuple[Files, list[Outcome]]:
+    """Files made under the first setting, and what every setting makes of the images and of these files."""
+    first, *others = settings(devices)
+    blobs = encode(images, model, first)
+    source = models.load(model).sha256.hex() + _sha256([images.tobytes()])
+    reference = Files(source, blobs, decode(blobs, model, first))
+    outcomes = [Outcome(first, _sha256(blobs), _sha256([reference.pixels.tobytes()]))]
+    for setting in others:
+        made, pixels = encode(images, model, setting), decode(blobs, model, setting)
+        outcomes.append(Outcome(setting, _sha256(made), _sha256([pixels.tobytes()])))
+    return reference, outcomes
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many things were compared, and how many differ."""
+
+    compared: int
+    different: int
+
+
+@torch.inference_mode()
+def against_oracle(model: Model, images: Images) -> Agreement:
+    """Frequency tables of the exact prior against those of the int64 oracle, for images uint8 [N, S, S]."""
+    prior = model.codec.prior
+    _, indices = model.codec.encode(images, model.levels)
+    compared = different = 0
+    for step in prior.steps:
+        ours = prior(step, indices).cpu().numpy()
+        oracle = np.asarray(prior_frequencies(prior, step, indices))
+        compared += ours.shape[0] * ours.shape[1]
+        different += int((ours != oracle).any(-1).sum())
+    return Agreement(compared, different)
+
+
+def against_files(here: Files, there: Files, model: str, device: str) -> tuple[Agreement, Agreement]:
+    """Files made here against those made elsewhere, and pixels that theirs decode to here against those they had there.
+
+    Raises ArchiveError if they are not of the same images and weights."""
+    if here.source != there.source or len(here.blobs) != len(there.blobs):
+        raise ArchiveError("the files to check were made of other images or with other weights")
+    files = sum(ours != theirs for ours, theirs in zip(here.blobs, there.blobs, strict=True))
+    pixels = decode(there.blobs, model, Setting(device, api.BATCH, torch.get_num_threads(), *CPU_MODES[0]))
+    wrong = int((pixels != there.pixels).any((1, 2)).sum())
+    return Agreement(len(here.blobs), files), Agreement(len(here.blobs), wrong)
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """A row per setting, with the start of the hashes."""
+    head = ["device", "batch", "threads", "oneDNN", "sums", "files, SHA-256", "pixels, SHA-256", "same"]
+    reference = outcomes[0]
+    rows = [
+        [outcome.setting.device, str(outcome.setting.batch), str(outcome.setting.threads),
+         "on" if outcome.setting.onednn else "off", outcome.setting.exact, outcome.files[:16], outcome.pixels[:16],
+         "yes" if _same(outcome, reference) else "NO"]
+        for outcome in outcomes
+    ]  # fmt: skip
+    return aligned([head, *rows])
+
+
+def _same(outcome: Outcome, reference: Outcome) -> bool:
+    return (outcome.files, outcome.pixels) == (reference.files, reference.pixels)
+
+
+@contextmanager
+def _under(setting: Setting) -> Iterator[None]:
+    exact = os.environ.get("VQCODEC_EXACT", "auto")
+    before = Setting(setting.device, setting.batch, torch.get_num_threads(), bool(torch.backends.mkldnn.enabled), exact)
+    _apply(setting)
+    try:
+        yield
+    finally:
+        _apply(before)
+
+
+def _apply(setting: Setting) -> None:
+    torch.set_num_threads(setting.threads)
+    torch.backends.mkldnn.enabled = setting.onednn  # type: ignore[assignment]  # its `flags` would also touch TF32, with a warning
+    os.environ["VQCODEC_EXACT"] = setting.exact
+
+
+def _sha256(parts: Sequence[bytes]) -> str:
+    """Over the parts, each after its length."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+@click.command()
+@click.argument("model")
+@click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
+@click.option("--split", default="test", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets (default $VQCODEC_DATA).")
+@click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+@click.option("--device", default="cpu", show_default=True, help="Also run the matrix on this device.")
+@click.option("--oracle", default=64, show_default=True, help="Images whose tables the int64 oracle checks.")
+@click.option("--write", type=click.Path(path_type=Path), help="Keep the files in this .npz.")
+@click.option("--check", type=click.Path(path_type=Path), help="Compare with the .npz of another machine.")
+def main(
+    model: str,
+    data: str,
+    split: str,
+    data_dir: Path | None,
+    limit: int | None,
+    device: str,
+    oracle: int,
+    write: Path | None,
+    check: Path | None,
+) -> None:
+    """Prove that files do not depend on batch size, threads, oneDNN or device; exit code 1 if they do."""
+    try:
+        images = load(data, split, data_dir).images[:limit]
+        there = Files.read(check) if check else None
+        files, outcomes = matrix(images, model, [device])
+        told = {"oracle's tables": against_oracle(models.load(model, device), images[:oracle])}
+        if there:
+            names = (f"files of {check}", f"pixels of {check}")
+            told |= dict(zip(names, against_files(files, there, model, device), strict=True))
+        if write:
+            files.write(write)
+    except VqcodecError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{model} on {data} {split}, {len(images):,} images\n{table(outcomes)}")
+    for name, agreement in told.items():
+        click.echo(f"{name}: {number(agreement.compared)} compared, {number(agreement.different)} different")
+    click.echo(line(asdict(environment(device))))
+    good = all(_same(outcome, outcomes[0]) for outcome in outcomes)
+    sys.exit(0 if good and not any(agreement.different for agreement in told.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
