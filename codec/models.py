@@ -109,7 +109,8 @@ def _load(path: Path, modified: int, device: str) -> Model:
     if description.family != "vq":
         raise ModelMismatch(f"{path}: family {description.family!r}; this build has 'vq'")
     try:
-        with torch.device("meta"):
+        # Not on the meta device: initialising there imports torch._dynamo, which takes seconds.
+        with torch.random.fork_rng(devices=[]):
             codec = VQCodec(VQModel(from_dict(VQConfig, description.config, "config")))
         codec.load_state_dict(read_tensors(path), assign=True)
     except (RuntimeError, ValueError) as error:

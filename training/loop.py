@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -143,7 +144,10 @@ class _Run:
         os.replace(temporary, path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise ConfigError(f"{path} is damaged and cannot be resumed ({type(error).__name__})") from error
         if _without_note(state["recipe"]) != _without_note(_identity(self.recipe)):
             raise ConfigError(f"{path} belongs to another recipe or another version of it; train in a new folder")
         self.step = state["step"]

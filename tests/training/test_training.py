@@ -398,3 +398,10 @@ def test_train_command(digit_set: Dataset, tmp_path: Path, monkeypatch: pytest.M
     description = weights_file.describe(path)
     assert description.results["steps"] == 3
     assert description.recipe["data"] == "digits8"
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, tiny_recipe: Recipe, digits: np.ndarray) -> None:
+    for content in (b"", b"nonsense", b"PK\x03\x04" + bytes(100)):
+        (tmp_path / "checkpoint.pt").write_bytes(content)
+        with pytest.raises(ConfigError, match="is damaged and cannot be resumed"):
+            train(tiny_recipe, torch.from_numpy(digits), tmp_path, resume=True)
