@@ -35,7 +35,7 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
         layers = _fold_batch_norm([layer for layer in module if not isinstance(layer, nn.Dropout)])
         return nn.Sequential(*(to_exact(layer, frac_bits) for layer in layers))
     if isinstance(module, nn.Conv2d):
-        return ExactConv2d(*_integers(module, frac_bits), int(module.stride[0]), _same_padding(module))
+        return ExactConv2d(*_integers(module, frac_bits), *_stride_and_padding(module))
     if isinstance(module, nn.Linear):
         return ExactLinear(*_integers(module, frac_bits))
     if isinstance(module, nn.Embedding):
@@ -55,10 +55,11 @@ def _rounded(values: Tensor, bits: int, limit: int) -> Tensor:
     return values.detach().double().mul(2.0**bits).round().clamp(-limit, limit)
 
 
-def _same_padding(conv: nn.Conv2d) -> int:
-    if conv.groups != 1 or conv.dilation != (1, 1) or not isinstance(conv.padding, tuple) or len(set(conv.padding)) > 1:
-        raise TypeError(f"{conv} has no exact form: groups, dilation and uneven padding are not supported")
-    return int(conv.padding[0])
+def _stride_and_padding(conv: nn.Conv2d) -> tuple[int, int]:
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    if not plain or isinstance(conv.padding, str) or len(set(conv.padding)) > 1 or len(set(conv.stride)) > 1:
+        raise TypeError(f"{conv} has no exact form: only one stride, one zero padding, no groups, no dilation")
+    return int(conv.stride[0]), int(conv.padding[0])
 
 
 def _integers(layer: nn.Conv2d | nn.Linear, frac_bits: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ _LENGTH_UNITS = 16  # code lengths that weigh in the choice of codes are in 1/16
 
 @cache
 def _length_table() -> Tensor:
-    """floor(16 * -log2(f / 65536)) for f = 0..65536 (entry 0 unused), by integer arithmetic, float64."""
+    """ceil(16 * -log2(f / 65536)) for f = 0..65536 (entry 0 unused), by integer arithmetic, float64."""
     lengths = [_LENGTH_UNITS * 16 - ((f**_LENGTH_UNITS).bit_length() - 1) for f in range(1, TOTAL + 1)]
     return torch.tensor([0, *lengths], dtype=torch.float64)
 
