@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 _MIN_FAN_IN, _MAX_FAN_IN = 32, 2**14  # below, cutting and joining costs more than it saves; above, int32 may wrap
-_CHUNK_BYTES = 2**22  # int8 intermediates at one time: about what stays in a core's caches
+_CHUNK_BYTES = 2**23  # of intermediates at one time: they stay in the caches, and threads meet seldom
 
 
 class Weight:

@@ -52,7 +52,7 @@ def test_the_largest_alphabet() -> None:
 
 
 def test_more_rows_than_fit_one_chunk() -> None:
-    check(torch.randint(-8000, 8000, (5, 70, 256), generator=torch.Generator().manual_seed(1)))
+    check(torch.randint(-8000, 8000, (5, 300, 256), generator=torch.Generator().manual_seed(1)))
 
 
 def test_frequencies_of_an_expanded_tensor() -> None:
