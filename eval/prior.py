@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..codec.exact import ExactEmbedding, ExactLinear, ExactOffset, Offset
 from ..codec.exact.softmax import TOTAL
-from ..codec.vq.codec import FRAC_BITS, VQCodec
+from ..codec.vq.codec import PRIOR_FRAC_BITS, VQCodec
 from ..codec.vq.prior import StagedPrior
 
 
@@ -34,7 +34,7 @@ def float_bits(net: StagedPrior, indices: Sequence[Tensor]) -> Tensor:
     bits = torch.zeros(len(indices), dtype=torch.float64)
     for step in net.steps:
         symbols = indices[step.level][:, step.positions, None]
-        log_p = torch.log_softmax(net.logits(step, indices) * 2.0**-FRAC_BITS, -1)
+        log_p = torch.log_softmax(net.logits(step, indices) * 2.0**-PRIOR_FRAC_BITS, -1)
         bits[step.level] -= float(log_p.gather(-1, symbols).sum()) / math.log(2)
     return bits
 
@@ -42,7 +42,7 @@ def float_bits(net: StagedPrior, indices: Sequence[Tensor]) -> Tensor:
 def dequantised(module: nn.Module) -> nn.Module:
     """Copy of an exact prior that computes in float64, neither rounding nor clamping; its weights are the stored ones.
 
-    Values keep their unit of 2**-FRAC_BITS, so the difference to the exact module is what fixed point costs."""
+    Values keep their unit of 2**-PRIOR_FRAC_BITS, so the difference to the exact module is what fixed point costs."""
     if isinstance(module, ExactLinear):
         return _linear(module)
     if isinstance(module, ExactEmbedding):

@@ -130,7 +130,7 @@ def decode_indices(payload: bytes, levels: int, config: dict, w: Tensors) -> lis
                 logits = linear(w, f"prior.net.heads.{level}", x.reshape(len(positions), config["prior_head"]))
             logits = logits + w[f"prior.net.offsets.{number}.table"]
             for p, row in zip(positions, logits, strict=True):
-                weights = w["prior.exp"][np.minimum(row.max() - row, 16384)]
+                weights = w["prior.exp"][np.minimum(row.max() - row, 4096)]
                 cdf = widen(cdf_from_frequencies(quantise_weights(weights)), alphabet)
                 indices[level][p] = coder.symbol(cdf.tolist())
             order[level] += positions

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..codec import weights_file
 from ..codec.api import psnr_db
@@ -71,11 +70,3 @@ def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec)
 
 Results: `vqcodec eval {recipe.name} --data {recipe.data} --split test`, in the README.
 """
-
-
-def float_code_lengths(task: VQTask, images: Tensor, levels: int) -> float:
-    """Mean code length in bits per image that the float model itself needs on uint8 images [N, S, S].
-
-    Choices of codes are the float model's own; beside the exact codec's, it shows what fixed point costs."""
-    values = task.evaluate(images)
-    return values[f"bits{levels}"]

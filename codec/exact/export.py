@@ -28,7 +28,7 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
     """Exact copy of a float module, leaf by leaf; containers keep their code and get exact leaves.
 
     frac_bits: fractional bits of all activations. Inputs of the result are integers round(v * 2**frac_bits) in float64
-    (or int64 indices for embeddings). A module on the meta device gives the skeleton to load stored integers into.
+    (or int64 indices for embeddings).
     Raises TypeError for a layer that has no exact form and OverflowError if sums could reach 2**53.
     """
     if isinstance(module, nn.Sequential):
@@ -68,8 +68,6 @@ def _integers(layer: nn.Conv2d | nn.Linear, frac_bits: int) -> tuple[Tensor, Ten
     bias = torch.zeros(len(weight), dtype=torch.float64, device=weight.device)
     if layer.bias is not None:
         bias = layer.bias.detach().double()
-    if weight.is_meta:
-        return weight.to(torch.int16), bias.to(torch.int64), torch.zeros((), dtype=torch.int64, device="meta")
     largest = max(float(weight.abs().max()), 2.0**-9)
     shift = max(1, min(_MAX_SHIFT, math.floor(math.log2(_WEIGHT_LIMIT / largest))))
     weight = _rounded(weight, shift, _WEIGHT_LIMIT)

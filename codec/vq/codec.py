@@ -21,7 +21,9 @@ from .quantiser import ResidualQuantiser, choose, pool, unpool
 from .schedule import Step
 
 FRAC_BITS = 10
-"""Fractional bits of all activations: values within +-32 in steps of 1/1024."""
+"""Fractional bits of activations in encoder, quantiser and decoder: values within +-32 in steps of 1/1024."""
+PRIOR_FRAC_BITS = 8
+"""Fractional bits in the prior, whose features and logits grow larger: within +-128 in steps of 1/256."""
 _LENGTH_UNITS = 16  # code lengths that weigh in the choice of codes are in 1/16 bit
 
 
@@ -44,13 +46,13 @@ class ExactPrior(nn.Module):
     exp: Tensor
 
     def __init__(self, prior: StagedPrior) -> None:
-        """Convert a float prior (on the meta device: a skeleton to load into)."""
+        """Convert a float prior."""
         super().__init__()
         self.config, self.steps = prior.config, prior.steps
-        exact = to_exact(prior, FRAC_BITS)
+        exact = to_exact(prior, PRIOR_FRAC_BITS)
         assert isinstance(exact, StagedPrior)
         self.net = exact
-        self.register_buffer("exp", exp_table(FRAC_BITS))
+        self.register_buffer("exp", exp_table(PRIOR_FRAC_BITS))
 
     def forward(self, step: Step, indices: Sequence[Tensor]) -> Tensor:
         """Frequencies int32 [B, n, K] of the step's positions, every row summing to 65536."""
@@ -103,7 +105,7 @@ class VQCodec(nn.Module):
     psnr_floor: Tensor
 
     def __init__(self, model: VQModel, rd_weights: Sequence[float] = (), psnr_floor: Sequence[float] = ()) -> None:
-        """Convert a trained model (on the meta device: a skeleton to load into).
+        """Convert a trained model, or a new one to load stored integers into.
 
         psnr_floor: for every number of levels, the PSNR in dB below which an image counts as unknown to the model.
         """

@@ -42,12 +42,7 @@ def interleaving_rank(height: int, width: int) -> Tensor:
 
 
 def schedule(config: VQConfig) -> list[Step]:
-    """All coding steps of a model; stages that hold no position of the grid are left out. Tensors are on the CPU."""
-    with torch.device("cpu"):  # also while a skeleton is built on the meta device
-        return _schedule(config)
-
-
-def _schedule(config: VQConfig) -> list[Step]:
+    """All coding steps of a model; stages that hold no position of the grid are left out."""
     none = torch.zeros(0, dtype=torch.int64)
     known = [none for _ in config.levels]
     steps: list[Step] = []

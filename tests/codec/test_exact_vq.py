@@ -127,8 +127,8 @@ def test_embedding_on_a_coarse_grid_equals_the_oracle(codec: VQCodec) -> None:
 def test_a_skeleton_with_the_stored_integers_is_the_codec(
     codec: VQCodec, images: np.ndarray, reference: tuple[list[bytes], np.ndarray]
 ) -> None:
-    with torch.device("meta"):
-        skeleton = VQCodec(VQModel(CONFIG))
+    torch.manual_seed(99)
+    skeleton = VQCodec(VQModel(CONFIG))
     skeleton.load_state_dict({name: tensor.clone() for name, tensor in codec.state_dict().items()}, assign=True)
     assert skeleton.encode(images[:9], 2)[0] == reference[0][:9]
     assert np.array_equal(skeleton.decode(reference[0][:9], 2), reference[1][:9])

@@ -23,7 +23,7 @@ from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training import datasets
 from vqcodec.training.config import Recipe, TrainConfig, read_recipe
 from vqcodec.training.datasets import Dataset
-from vqcodec.training.export import export, float_code_lengths
+from vqcodec.training.export import export
 from vqcodec.training.loop import Progress, load_task, train
 from vqcodec.training.vq import VQTask
 
@@ -371,7 +371,7 @@ def test_fixed_point_costs_little(tiny_recipe: Recipe, digit_set: Dataset, tmp_p
     images = torch.from_numpy(digit_set.images)
     task = train(tiny_recipe, images, tmp_path)
     assert task is not None
-    float_bits = float_code_lengths(task.eval(), images, 2)
+    float_bits = task.eval().evaluate(images)["bits2"]
     codec = models.load(str(export(task, tiny_recipe, digit_set, tmp_path, steps=40))).codec
     payloads, _ = codec.encode(digit_set.images, 2)
     bits = 8 * sum(map(len, payloads)) / len(payloads)
