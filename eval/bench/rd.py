@@ -20,6 +20,8 @@ from ..peers import Peer, peers
 from ..tables import aligned, number
 from ..vq import quality_of
 
+_TICKS = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]  # bytes, on a logarithmic axis
+
 
 class PlotError(VqcodecError):
     """A plot that cannot be drawn: matplotlib is missing, or the file is no result."""
@@ -124,6 +126,10 @@ def _draw(result: dict[str, Any], figure: Any) -> Any:
         points = [point for point in lossy if point["codec"] == codec]
         psnrs = [point["distortion"]["psnr_db_of_mse"] for point in points]
         axes.plot([point["bytes_per_image"] for point in points], psnrs, marker="o", label=codec)
+    axes.set_xticks([size for size in _TICKS if axes.get_xlim()[0] <= size <= axes.get_xlim()[1]])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.grid(alpha=0.3)
     axes.legend(title=f"{result['data']}, {result['images']:,} images")
     return figure
 
