@@ -6,6 +6,7 @@ happen inside the commands, so that --help is quick."""
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -34,11 +35,13 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except VqcodecError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                sys.stderr.close()
+                sys.exit(1)
+            raise click.ClickException(str(error)) from error
         except MemoryError as error:
             raise click.ClickException("out of memory") from error
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(1)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -76,22 +79,26 @@ def compress(
     """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
     from .codec import api, files
 
-    target = target or source.with_suffix(files.SUFFIX)
     files.read_bytes(source)  # a missing input is the first thing to tell
-    files.check_target(target, force)
+    target = target or source.with_suffix(files.SUFFIX)
+    files.check_target(target, force, source)
     _check_device(device)
-    blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
+    _use_one_thread()
+    with files.naming(source):
+        blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
     files.write_bytes(target, blob, force)
     told = api.info(blob, max_pixels)
     if told.lossless and not lossless and model not in ("auto", "plain"):
-        click.echo(f"note: {model} does not render this image well enough; it was stored losslessly", err=True)
+        click.echo(f"note: {model} renders this image badly or no smaller; it was stored losslessly", err=True)
+    if len(blob) > image.size:
+        click.echo("note: the output is larger than the input, whose pixels were stored losslessly", err=True)
     values = {"input": str(source), "output": str(target), "bytes_in": image.size, "bytes_out": len(blob)}
     values |= {"method": told.method, "lossless": told.lossless}
     _print(
         values,
         as_json,
         f"{source} {image.size:,} bytes -> {target} {len(blob):,} bytes "
-        f"({len(blob) / image.size:.1%}, {told.method}{', lossless' if told.lossless else ''})",
+        f"({len(blob) / image.size:.1%}, {told.method}, {'lossless' if told.lossless else 'lossy'})",
     )
 
 
@@ -109,10 +116,11 @@ def decompress(
     """Decompress a file to an image: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix."""
     from .codec import api, files
 
-    target = target or source.with_suffix(".png")
     blob = files.read_bytes(source)
-    files.check_target(target, force)
+    target = target or source.with_suffix(".png")
+    files.check_target(target, force, source)
     _check_device(device)
+    _use_one_thread()
     with files.naming(source):
         data = files.image_bytes(blob, target, model, device, max_pixels)
     files.write_bytes(target, data, force)
@@ -129,13 +137,18 @@ def decompress(
 
 @main.command()
 @click.argument("source", metavar="IN.vqc", type=_PATH)
+@_LIMIT
 @_JSON
-def info(source: Path, as_json: bool) -> None:
+def info(source: Path, max_pixels: int, as_json: bool) -> None:
     """Tell what a vqcodec file holds, without decoding it."""
     from .codec import api, files
 
     with files.naming(source):
-        told = {name: value for name, value in vars(api.info(files.read_bytes(source))).items() if value is not None}
+        told = {
+            name: value
+            for name, value in vars(api.info(files.read_bytes(source), max_pixels)).items()
+            if value is not None
+        }
     _print(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 
 
@@ -150,7 +163,7 @@ def models(as_json: bool) -> None:
         {"number": number, "name": d.name, "family": d.family, "note": d.recipe.get("note", ""), "results": d.results}
         for number, d in found.items()
     ]
-    lines = [f"{row['number']:3}  {row['name']:16} {row['family']:8} {row['note']}" for row in rows]
+    lines = [f"{row['number']:3}  {row['name']:16} {row['family']:8} {row['note'].partition(';')[0]}" for row in rows]
     _print({"models": rows}, as_json, "\n".join([*lines, "  -  plain            lossless  any image, no model"]))
 
 
@@ -257,6 +270,11 @@ def _data_command(action: str, doc: str) -> Callable[[str, Path | None], None]:
 
 data.command("get")(_data_command("get", "Download a data set and check its SHA-256."))
 data.command("verify")(_data_command("verify", "Check the files of a data set."))
+
+
+def _use_one_thread() -> None:
+    """A single small image is done sooner on one thread, above all where others use the cores too."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet
 
 
 def _check_device(device: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from ..bitstream.container import MAX_PIXELS
 from ..bitstream.errors import BitstreamError, TooLarge, UnsupportedImage, VqcodecError
@@ -20,7 +21,7 @@ from .png import SIGNATURE, PlainImage
 
 SUFFIX = ".vqc"
 _MAX_FILE = 1 << 31  # bytes read of any input
-_SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM", ".webp": "WEBP"}
+_SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
 _ORIENTATION = 0x0112
 
 
@@ -58,7 +59,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture: Image.Image = Image.open(io.BytesIO(data))
+            # PNG files are opened by their class: its size was checked, and Image.open has a lower limit of its own.
+            picture: Image.Image = PngImageFile(io.BytesIO(data)) if exact else Image.open(io.BytesIO(data))
             if picture.width * picture.height > max_pixels:
                 raise TooLarge(f"{path}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
             if getattr(picture, "n_frames", 1) > 1:
@@ -115,36 +117,46 @@ def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_p
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Puts the file's name in front of the message of any BitstreamError from inside."""
+    """Puts the file's name in front of the message of a BitstreamError or UnsupportedImage from inside."""
     try:
         yield
-    except BitstreamError as error:
-        raise type(error)(f"{path}: {error}") from error
+    except (BitstreamError, UnsupportedImage) as error:
+        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
 
 
-def check_target(target: Path, force: bool) -> None:
-    """Raises FileError if the file may not be written: it exists and `force` is off, or its folder is missing."""
-    if target.is_dir():
-        raise FileError(f"{target} is a folder, expected the name of a file to write")
-    if not target.parent.is_dir():
-        raise FileError(f"cannot write {target}: no folder {target.parent}")
-    if target.exists() and not force:
-        raise FileError(f"{target} exists; use --force to overwrite it")
+def check_target(target: Path, force: bool, source: Path | None = None) -> None:
+    """Raises FileError if the file may not be written.
+
+    So it is if it is the source, exists (unless `force`), is no regular file, or its folder is missing."""
+    try:
+        if target.is_dir():
+            raise FileError(f"{target} is a folder, expected the name of a file to write")
+        if not target.parent.is_dir():
+            raise FileError(f"cannot write {target}: no folder {target.parent}")
+        if target.exists() and source is not None and target.samefile(source):
+            raise FileError(f"{target} is the input; name another output")
+        if target.exists() and not target.is_file():
+            raise FileError(f"{target} is no regular file")
+        if target.exists() and not force:
+            raise FileError(f"{target} exists; use --force to overwrite it")
+    except OSError as error:
+        raise FileError(f"cannot write {target}: {error.strerror or error}") from error
 
 
 def write_bytes(target: Path, data: bytes, force: bool = False) -> None:
     """Write a file under a temporary name, then rename it: it appears whole or not at all. Raises FileError."""
     check_target(target, force)
+    real = Path(os.path.realpath(target))  # a link stays a link
     temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=".vqcodec-", dir=real.parent)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        mode = target.stat().st_mode if target.exists() else 0o666 & ~_umask()
+        mode = real.stat().st_mode if real.exists() else 0o666 & ~_umask()
         os.chmod(temporary, mode & 0o7777)
-        os.replace(temporary, target)
+        os.replace(temporary, real)
     except OSError as error:
         with suppress(OSError):
             os.unlink(temporary)

@@ -109,6 +109,25 @@ def test_any_png_comes_back(mode: str, values: int, tmp_path: Path) -> None:
             assert after.getpalette() == before.getpalette()
 
 
+def test_a_linked_output_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.vqc").symlink_to(tmp_path / "real" / "file.vqc")
+    assert vqcodec("compress", EXAMPLES / "photo.png", tmp_path / "link.vqc").returncode == 0
+    assert (tmp_path / "link.vqc").is_symlink()
+    assert vqcodec("info", tmp_path / "real" / "file.vqc").returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_results_that_cannot_be_printed_are_an_error_in_one_line(tmp_path: Path) -> None:
+    vqcodec("compress", EXAMPLES / "photo.png", tmp_path / "p.vqc")
+    command = [sys.executable, "-m", "vqcodec.cli", "info", str(tmp_path / "p.vqc")]
+    with open("/dev/full", "w") as full:
+        environment = os.environ | {"PYTHONPATH": str(ROOT / ".links")}
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+
+
 def test_other_formats_in_and_out(tmp_path: Path) -> None:
     with Image.open(EXAMPLES / "photo.png") as photo:
         photo.save(tmp_path / "p.jpg", quality=80)
@@ -149,6 +168,11 @@ def test_bad_input_to_compress(tmp_path: Path) -> None:
     assert "folder" in refused("compress", "digit.png", "folder", cwd=tmp_path)
     assert "no folder" in refused("compress", "digit.png", "nix/out.vqc", cwd=tmp_path)
     assert "--force" in refused("compress", "digit.png", "there.vqc", cwd=tmp_path)
+    assert "is the input" in refused("compress", "digit.png", "digit.png", "--force", cwd=tmp_path)
+    assert "folder" in refused("compress", ".", cwd=tmp_path)
+    assert "too long" in refused("compress", "digit.png", "x" * 300, cwd=tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    assert "no regular file" in refused("compress", "digit.png", "pipe", "--force", cwd=tmp_path)
     assert "no model 'nix'" in refused("compress", "digit.png", "--model", "nix", cwd=tmp_path)
     assert "CMYK" in refused("compress", "print.tiff", cwd=tmp_path)
     assert "several frames" in refused("compress", "moving.gif", cwd=tmp_path)
@@ -176,6 +200,7 @@ def test_bad_input_to_decompress(tmp_path: Path) -> None:
     assert "found a PNG" in refused("decompress", "photo.png", "o.png", cwd=tmp_path)
     assert "--force" in refused("decompress", "d.vqc", "there.png", cwd=tmp_path)
     assert "No such file" in refused("decompress", "nix.vqc", cwd=tmp_path)
+    assert "is the input" in refused("decompress", "photo.png", cwd=tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -22,7 +22,7 @@ from .config import Recipe
 from .vq import VQTask
 
 _LOG_EVERY = 50
-_CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 _CLIP_PRIOR = 1e9  # the prior's gradient is not clipped
 
 
@@ -60,8 +60,8 @@ def train(
     torch.manual_seed(config.seed)
     run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
     folder.mkdir(parents=True, exist_ok=True)
-    if resume and (folder / _CHECKPOINT).exists():
-        run.load(folder / _CHECKPOINT)
+    if resume and (folder / CHECKPOINT).exists():
+        run.load(folder / CHECKPOINT)
     images = images.to(device)
     end = time.monotonic() + max_seconds
     with _Metrics(folder, append=run.step > 0) as log:
@@ -74,9 +74,9 @@ def train(
             if run.epoch_done:
                 if validation is not None:
                     log.write(run.step, {f"val_{k}": v for k, v in run.evaluate(validation.to(device)).items()})
-                run.save(folder / _CHECKPOINT)
+                run.save(folder / CHECKPOINT)
             if time.monotonic() > end and run.step < run.steps:
-                run.save(folder / _CHECKPOINT)
+                run.save(folder / CHECKPOINT)
                 return None
     return run.task
 
@@ -168,10 +168,10 @@ def _without_note(recipe: str) -> dict[str, Any]:
 
 def load_task(recipe: Recipe, folder: Path) -> tuple[VQTask, int]:
     """The task of a run's checkpoint, ready for evaluation or export, and the steps done. Raises ConfigError."""
-    if not (folder / _CHECKPOINT).exists():
+    if not (folder / CHECKPOINT).exists():
         raise ConfigError(f"no checkpoint in {folder}")
     run = _Run(recipe, "cpu", 1)
-    run.load(folder / _CHECKPOINT)
+    run.load(folder / CHECKPOINT)
     return run.task.eval(), run.step
 
 

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from ..codec.config import ConfigError
 from .config import read_recipe
 from .datasets import load
 from .export import export
-from .loop import Progress, train
+from .loop import CHECKPOINT, Progress, train
 
 _VALIDATION_IMAGES = 2000
 _PRINT_EVERY = 200
@@ -36,8 +37,10 @@ def run(
     Raises ConfigError, DataError."""
     recipe = read_recipe(recipe_name)
     torch.set_num_threads(threads)
-    data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
     folder = out or Path("runs") / recipe.name
+    if not resume and (folder / CHECKPOINT).exists():
+        raise ConfigError(f"{folder} holds a run already: continue it with --resume, or name another folder with --out")
+    data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
     with Bar(
         TextColumn(recipe.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=not sys.stderr.isatty(),

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 _MIN_FAN_IN, _MAX_FAN_IN = 32, 2**14  # below, cutting and joining costs more than it saves; above, int32 may wrap
+_MIN_ROWS = 256  # vectors of input channels; with fewer, cutting the weights costs more than it saves
 _CHUNK_BYTES = 2**23  # of intermediates at one time: they stay in the caches, and threads meet seldom
 
 
@@ -64,7 +65,10 @@ def conv2d(x: Tensor, weight: Weight, stride: int, padding: int) -> Tensor:
 
 def _digits_for(x: Tensor, weight: Weight) -> Tensor | None:
     """Digits of the weight if int8 is to be used for x, else None. Raises ValueError, RuntimeError as `selected`."""
-    return weight.digits if x.device.type == "cpu" and x.numel() and selected() == "int8" else None
+    if x.device.type != "cpu" or not x.numel() or selected() != "int8":
+        return None
+    enough = x.numel() >= _MIN_ROWS * weight.stored.shape[1] or os.environ.get("VQCODEC_EXACT") == "int8"
+    return weight.digits if enough else None
 
 
 def selected() -> str:

@@ -405,3 +405,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path, tiny_recipe: Recipe, di
         (tmp_path / "checkpoint.pt").write_bytes(content)
         with pytest.raises(ConfigError, match="is damaged and cannot be resumed"):
             train(tiny_recipe, torch.from_numpy(digits), tmp_path, resume=True)
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"precious")
+    result = CliRunner().invoke(main, ["train", "vq-mnist", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "--resume" in result.output
+    assert (tmp_path / "checkpoint.pt").read_bytes() == b"precious"
