@@ -144,11 +144,8 @@ def info(source: Path, max_pixels: int, as_json: bool) -> None:
     from .codec import api, files
 
     with files.naming(source):
-        told = {
-            name: value
-            for name, value in vars(api.info(files.read_bytes(source), max_pixels)).items()
-            if value is not None
-        }
+        known = api.info(files.read_bytes(source), max_pixels)
+    told = {name: value for name, value in vars(known).items() if value is not None}
     _print(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 
 

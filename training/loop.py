@@ -51,7 +51,7 @@ def train(
     The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
     TensorBoard events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights,
     optimiser, random state and the place in the epoch are restored. validation: images to evaluate on after every
-    epoch. Raises ConfigError if the images have another size than the model, or a checkpoint of another recipe is resumed.
+    epoch. Raises ConfigError if the images have another size than the model, or the checkpoint another recipe.
     """
     config = recipe.train
     if images.shape[1:] != (recipe.model.image_size,) * 2:
