@@ -33,7 +33,7 @@ def run(
 ) -> Path | None:
     """Train and export; returns the weights file in the run's folder, or None if time ran out before the end.
 
-    limit: train on the first images only. Test images are measured after every epoch but nothing is chosen by them.
+    limit: train on the first images only. Test images are measured after every epoch; the run chooses nothing by them.
     Raises ConfigError, DataError."""
     recipe = read_recipe(recipe_name)
     torch.set_num_threads(threads)
