@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         UnsupportedVersion,
         VqcodecError,
     )
-    from .codec.api import Info, decode, decode_batch, decode_to_png, encode, encode_batch, info
+    from .codec.api import Info, decode, decode_batch, decode_to_png, encode, encode_batch, info, preview
 
 __version__ = "0.1.0"
 
@@ -39,7 +39,7 @@ _ERRORS = (
     "UnsupportedVersion",
     "VqcodecError",
 )
-_FUNCTIONS = ("Info", "decode", "decode_batch", "decode_to_png", "encode", "encode_batch", "info")
+_FUNCTIONS = ("Info", "decode", "decode_batch", "decode_to_png", "encode", "encode_batch", "info", "preview")
 _HOME = dict.fromkeys(_ERRORS, ".bitstream.errors") | dict.fromkeys(_FUNCTIONS, ".codec.api")
 
 __all__ = [
@@ -60,6 +60,7 @@ __all__ = [
     "encode",
     "encode_batch",
     "info",
+    "preview",
 ]
 
 

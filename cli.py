@@ -106,12 +106,20 @@ def compress(
 @click.argument("source", metavar="IN.vqc", type=_PATH)
 @click.argument("target", metavar="[OUT.png]", type=_PATH, required=False)
 @click.option("--model", help="Weights file for a model that is not built in.")
+@click.option("--preview", is_flag=True, help="A lossy preview from the start of the file, which may have been cut.")
 @_DEVICE
 @_FORCE
 @_LIMIT
 @_JSON
 def decompress(
-    source: Path, target: Path | None, model: str | None, device: str, force: bool, max_pixels: int, as_json: bool
+    source: Path,
+    target: Path | None,
+    model: str | None,
+    preview: bool,
+    device: str,
+    force: bool,
+    max_pixels: int,
+    as_json: bool,
 ) -> None:
     """Decompress a file to an image: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix."""
     from .codec import api, files
@@ -122,17 +130,24 @@ def decompress(
     _check_device(device)
     _use_one_thread()
     with files.naming(source):
-        data = files.image_bytes(blob, target, model, device, max_pixels)
+        if preview:
+            data, whole = files.preview_bytes(blob, target, model, device, max_pixels)
+        else:
+            data, whole = files.image_bytes(blob, target, model, device, max_pixels), True
     files.write_bytes(target, data, force)
-    told = api.info(blob, max_pixels)
+    if not whole:
+        click.echo("note: the file is cut or damaged; the preview shows what its start says, unchecked", err=True)
+    told = api.info(blob, max_pixels, whole)
     values = {
         "input": str(source),
         "output": str(target),
         "mode": told.mode,
         "width": told.width,
         "height": told.height,
+        "preview": preview,
     }
-    _print(values, as_json, f"{source} -> {target} ({told.width} x {told.height}, {told.mode}, {told.method})")
+    shown = f"{told.width} x {told.height}, {told.mode}, {'preview of ' * preview}{told.method}"
+    _print(values, as_json, f"{source} -> {target} ({shown})")
 
 
 @main.command()

@@ -158,6 +158,36 @@ def read(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
     return _read_general(blob, max_pixels)
 
 
+def read_start(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, bool]:
+    """`read` for a file of which only the start may be there: header, what there is of the payload, and whether the
+    whole file was there and its checksum right.
+
+    A compact file does not tell its length, so a damaged one looks like a cut one. Raises as `read` does, and Truncated
+    if the cut is inside the header."""
+    try:
+        return *read(blob, max_pixels), True
+    except Corrupt:
+        if blob[0] & 0xF8 != _COMPACT:
+            raise
+        return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:], False
+    except Truncated:
+        if blob[:1] and blob[0] & 0xF8 == _COMPACT and len(blob) > _COMPACT_OVERHEAD - 2:
+            return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:], False
+        if blob[:1] != MAGIC[:1] or len(blob) < _FIXED.size:
+            raise
+        return *_general_start(blob, max_pixels), False
+
+
+def _general_start(blob: bytes, max_pixels: int) -> tuple[GeneralHeader, bytes]:
+    """Header of a general file that was cut, and what there is of the payload."""
+    _, _, kind, code, parameter, width, height, extra_length, payload_length = _FIXED.unpack_from(blob)
+    begin = _FIXED.size + extra_length
+    if len(blob) < begin:
+        raise Truncated(f"header: expected {begin} bytes, found {len(blob)}")
+    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels)
+    return header, blob[begin : begin + payload_length]
+
+
 def _read_compact(blob: bytes) -> tuple[CompactHeader, bytes]:
     if len(blob) < _COMPACT_OVERHEAD:
         raise Truncated(f"file: expected at least {_COMPACT_OVERHEAD} bytes, found {len(blob)}")
@@ -180,15 +210,22 @@ def _read_general(blob: bytes, max_pixels: int) -> tuple[GeneralHeader, bytes]:
     if len(blob) > end + _CRC_BYTES:
         raise Corrupt(f"file: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
     _check_crc(blob[:end], blob[end:], _crc32(blob[:end]))
+    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels)
+    return header, blob[begin:end]
+
+
+def _checked_header(
+    kind: int, code: int, parameter: int, size: tuple[int, int], extra: bytes, max_pixels: int
+) -> GeneralHeader:
+    width, height = size
     if width * height > max_pixels:
         raise TooLarge(f"image size at offset 8: expected at most {max_pixels} pixels, found {width} x {height}")
     if code not in MODES:
         raise UnsupportedVersion(f"image mode at offset 6: found code {code}; this build has 1..{max(MODES)}")
     try:
-        header = _general_header(kind, MODES[code], parameter, width, height, blob[_FIXED.size : begin])
+        return _general_header(kind, MODES[code], parameter, width, height, extra)
     except ValueError as error:
         raise Corrupt(f"header at offset 0: {error}") from error
-    return header, blob[begin:end]
 
 
 def _check_supported(version: int, kind: int) -> None:

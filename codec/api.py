@@ -7,6 +7,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,19 +18,23 @@ from ..bitstream import container
 from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
 from ..bitstream.errors import Corrupt, UnsupportedImage
 from . import models, plain
+from .family import LOSSLESS, Coded, Meaning, meaning
 from .images import AnyImage, Output, from_grey_plane, from_pil, grey_plane, to_pil
 from .models import Model
 from .png import PlainImage
+from .weights_file import Description
 
 BATCH = 256  # images that go through a model at once; results do not depend on it
 _ZLIB_FRAME = 6  # bytes of zlib's header and checksum, which plain files do without
-_INVERT = 4  # parameter bit of digit models: the image was coded with 255 - pixel
+_CLEARLY = 3  # a plain file is never that much smaller than bare deflate of the pixels
 _BITS_PER_DB = 40.0  # what a dB of PSNR is worth where two models fit: the slope of the models' rate-distortion curves
 
 
 @dataclass(frozen=True)
 class Info:
-    """What a file says of itself. bytes_total and bytes_payload: sizes; method: model or plain method, in words."""
+    """What a file says of itself. bytes_total and bytes_payload: sizes; method: model or plain method, in words.
+
+    setting: which of the model's `settings` rates was used; 0 for lossless."""
 
     kind: str
     method: str
@@ -40,8 +45,8 @@ class Info:
     bytes_total: int
     bytes_payload: int
     model: str | None = None
-    levels: int | None = None
-    max_levels: int | None = None
+    setting: int | None = None
+    settings: int | None = None
     weights: str | None = None
 
 
@@ -51,6 +56,7 @@ class _Attempt:
 
     blob: bytes
     psnr_db: float
+    lossless: bool
 
     @property
     def cost(self) -> float:
@@ -80,16 +86,15 @@ def encode_batch(
 
     images: Pillow images, arrays or tensors (`images.to_pil` says which), or one array [N, H, W].
     model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
-    lossless: keep every pixel. quality: 1..100, None for the best of the model; digit models have a few levels, and the
-    asked quality is rounded up to one. An image that a model renders worse than anything it was made for (the model's
-    PSNR floor for that level) is stored losslessly instead, and so is one that is smaller that way; `info` tells.
+    lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it.
+    quality: 1..100, None for the best of the model; models have a few rates, and the asked quality is rounded up to
+    one. An image that a model renders worse than anything it was made for (the model's PSNR floor for that rate) is
+    stored losslessly instead, and so is one that is smaller that way; `info` tells.
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """
     pil = [to_pil(image) for image in images]
-    blobs: list[bytes | None] = [None] * len(pil)
-    if not lossless and model != "plain":
-        blobs = encode_with_models(pil, model, quality, device, progress)
+    blobs = encode_with_models(pil, model, lossless, quality, device, progress)
     return [
         blob or _report(encode_plain(plain.from_pil(image)), progress) for blob, image in zip(blobs, pil, strict=True)
     ]
@@ -98,18 +103,37 @@ def encode_batch(
 def encode_with_models(
     images: Sequence[Image.Image],
     model: str = "auto",
+    lossless: bool = False,
     quality: int | None = None,
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
+    plain_size: Callable[[int], int] | None = None,
 ) -> list[bytes | None]:
-    """Lossy files of the images that a model fits and renders well enough, None for the others.
+    """Files of the images that a model fits and codes well enough, None for those that are better stored plain.
 
-    Arguments and errors as for `encode_batch`."""
+    plain_size: size of the plain file of an image, by its number; by default such a file is made where it is needed.
+    Other arguments and errors as for `encode_batch`."""
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality must be in 1..100, found {quality}")
+    if model == "plain":
+        return [None] * len(images)
+    chosen = _candidates(model, lossless, device)
+    planes = _planes(images, chosen, model)
     blobs: list[bytes | None] = [None] * len(images)
-    for number, attempt in _encode_with_models(images, model, quality, device, progress):
-        blobs[number] = attempt.blob
+
+    def size_if_plain(number: int) -> int:
+        return len(encode_plain(plain.from_pil(images[number])))
+
+    numbers = list(planes)
+    for start in range(0, len(numbers), BATCH):
+        part = numbers[start : start + BATCH]
+        stack, modes = np.stack([planes[number] for number in part]), [images[number].mode for number in part]
+        best = _best_lossless(chosen, stack, modes) if lossless else _best_lossy(chosen, stack, modes, quality)
+        for number, attempt in zip(part, best, strict=True):
+            size = partial(plain_size or size_if_plain, number)
+            if attempt is not None and not _plain_is_smaller(planes[number], attempt, size):
+                blobs[number] = attempt.blob
+                progress(1)
     return blobs
 
 
@@ -157,15 +181,31 @@ def decode_batch(
         else:
             chosen = _model_of(header, model, device)
             loaded[chosen.name] = chosen
-            groups[chosen.name, _levels(header, chosen)].append((number, header, payload))
-    for (name, levels), members in groups.items():
+            groups[chosen.name, header.parameter].append((number, header, payload))
+    for (name, parameter), members in groups.items():
         for start in range(0, len(members), BATCH):
             part = members[start : start + BATCH]
-            pixels = loaded[name].codec.decode([payload for _, _, payload in part], levels)
+            pixels = loaded[name].codec.decode_images([payload for _, _, payload in part], parameter)
             for (number, header, _), plane in zip(part, pixels, strict=True):
-                images[number] = from_pil(_from_model(header, plane), output)
+                images[number] = from_pil(from_grey_plane(plane, _mode(header, loaded[name])), output)
             progress(len(part))
     return images
+
+
+def preview(
+    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+) -> tuple[Any, bool]:
+    """A lossy preview from the start of a file, which may have been cut, and whether the whole file was there.
+
+    Of a Ladder VAE the latents alone are rendered, of a VQ-VAE the first level. A file that is cut has no checksum any
+    more: the preview is then what the bytes say, and Truncated is raised if they do not say enough. Raises what
+    `decode` raises, and UnsupportedImage for plain files, which have no preview."""
+    header, payload, whole = container.read_start(blob, max_pixels)
+    if isinstance(header, PlainHeader):
+        raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
+    chosen = _model_of(header, model, device)
+    plane = chosen.codec.preview_images([payload], header.parameter, whole)[0]
+    return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
 
 def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
@@ -176,9 +216,11 @@ def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", ma
     return plain.from_pil(decode(blob, "pil", model, device, max_pixels)).to_png()
 
 
-def info(blob: bytes, max_pixels: int = MAX_PIXELS) -> Info:
-    """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError."""
-    header, payload = container.read(blob, max_pixels)
+def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True) -> Info:
+    """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
+
+    whole: False for a file that may have been cut: its header is believed without a checksum."""
+    header, payload = container.read(blob, max_pixels) if whole else container.read_start(blob, max_pixels)[:2]
     sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
         method = plain.METHODS.get(header.method, f"unknown ({header.method})")
@@ -186,80 +228,119 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS) -> Info:
     name = models.BUILT_IN.get(header.model_id, "unknown") if isinstance(header, CompactHeader) else header.name
     description = models.available().get(header.model_id)
     side = description.config.get("image_size", 28) if description else 28
+    told = meaning(description.family, description.config, header.parameter) if description else None
     general = isinstance(header, ModelHeader)
     return Info(
         "model" if general else "compact model",
-        f"{name}, {(header.parameter & 3) + 1} level(s)",
-        False,
-        header.mode if isinstance(header, ModelHeader) else "L",
+        f"{name}, {_in_words(told)}",
+        told.lossless if told else False,
+        header.mode if isinstance(header, ModelHeader) else _compact_mode(description),
         header.width if isinstance(header, ModelHeader) else side,
         header.height if isinstance(header, ModelHeader) else side,
         *sizes,
         model=name,
-        levels=(header.parameter & 3) + 1,
-        max_levels=len(description.config["levels"]) if description else None,
+        setting=told.setting if told else None,
+        settings=told.of if told else None,
         weights=header.weights_prefix.hex(),
     )
 
 
-def _encode_with_models(
-    images: Sequence[Image.Image], model: str, quality: int | None, device: str, progress: Callable[[int], None]
-) -> Iterable[tuple[int, _Attempt]]:
-    """The best acceptable attempt of every image that a model fits."""
+def _in_words(told: Meaning | None) -> str:
+    if told is None:
+        return "setting unknown without its weights"
+    return "lossless" if told.lossless else f"rate {told.setting} of {told.of}"
+
+
+def _candidates(model: str, lossless: bool, device: str) -> list[Model]:
+    """The models to try. Raises ModelMismatch, and UnsupportedImage for a named model without lossless coding."""
     names = [models.BUILT_IN[number] for number in models.available()] if model == "auto" else [model]
     chosen = [models.load(name, device) for name in names]
+    fit = [candidate for candidate in chosen if candidate.codec.has_lossless or not lossless]
+    if not fit and model != "auto":
+        raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
+    return fit
+
+
+def _planes(images: Sequence[Image.Image], chosen: Sequence[Model], model: str) -> dict[int, NDArray[np.uint8]]:
+    """Grey planes of the images that any of the models takes. Raises UnsupportedImage if a named model does not."""
     sizes = {candidate.size for candidate in chosen}
     planes = {}
     for number, image in enumerate(images):
         plane = grey_plane(image) if image.size in sizes else None
-        if plane is not None:
+        if plane is not None and any(candidate.codec.fits(plane) for candidate in chosen):
             planes[number] = plane
         elif model != "auto":
-            width, height = chosen[0].size
-            raise UnsupportedImage(
-                f"{model} takes grey images of {width} x {height} pixels, found mode {image.mode}, "
-                f"{image.width} x {image.height} pixels"
-            )
-    numbers = list(planes)
-    for start in range(0, len(numbers), BATCH):
-        part = numbers[start : start + BATCH]
-        stack = np.stack([planes[number] for number in part])
-        modes = [images[number].mode for number in part]
-        tried = [_attempts(candidate, stack, modes, _levels_for(candidate, quality)) for candidate in chosen]
-        for number, *attempts in zip(part, *tried, strict=True):
-            accepted = [attempt for attempt in attempts if attempt is not None]
-            best = min(accepted, key=lambda attempt: attempt.cost, default=None)
-            if best is not None and not _plain_is_smaller(planes[number], len(best.blob)):
-                yield number, best
-                progress(1)
+            kind = f"{image.width} x {image.height} pixels, mode {image.mode}"
+            grey = "" if plane is None else " with shades of grey"
+            raise UnsupportedImage(f"{model} takes {chosen[0].codec.takes}, found {kind}{grey}")
+    return planes
 
 
-def _levels_for(model: Model, quality: int | None) -> int:
-    return -(-(100 if quality is None else quality) * model.levels // 100)
+def _best_lossy(
+    chosen: Sequence[Model], pixels: NDArray[np.uint8], modes: Sequence[str], quality: int | None
+) -> list[_Attempt | None]:
+    """The cheapest lossy attempt above its model's floor of every image; else the smallest lossless one.
+
+    pixels uint8 [B, S, S]. None where no model fits."""
+    tried = [
+        _attempts(candidate, pixels, modes, _setting_for(candidate, quality))
+        for candidate in chosen
+        if candidate.codec.lossy_settings
+    ]
+    best = _cheapest(tried, len(pixels))
+    left = [number for number, attempt in enumerate(best) if attempt is None]
+    if left:
+        fit = [candidate for candidate in chosen if candidate.codec.has_lossless]
+        again = _best_lossless(fit, pixels[left], [modes[number] for number in left])
+        for number, attempt in zip(left, again, strict=True):
+            best[number] = attempt
+    return best
 
 
-def _attempts(model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], levels: int) -> list[_Attempt | None]:
-    """Every image coded with one model; None where it falls below the model's floor or a plain file is smaller.
+def _best_lossless(chosen: Sequence[Model], pixels: NDArray[np.uint8], modes: Sequence[str]) -> list[_Attempt | None]:
+    """The smallest lossless attempt of every image, None where no model fits."""
+    return _cheapest([_attempts(candidate, pixels, modes, LOSSLESS) for candidate in chosen], len(pixels))
 
-    pixels uint8 [B, S, S]. Images that are bright on the whole are coded inverted: models know bright ink on black."""
-    invert = pixels.mean((1, 2)) > 127.5
-    coded = np.where(invert[:, None, None], 255 - pixels, pixels)
-    payloads, indices = model.codec.encode(coded, levels)
-    error = model.codec.reconstruct(indices, levels).astype(np.int32) - coded
-    squares = (error**2).sum((1, 2))
-    floor = float(model.codec.psnr_floor[levels - 1])
-    attempts: list[_Attempt | None] = []
-    for payload, mode, inverted, square in zip(payloads, modes, invert, squares, strict=True):
-        psnr = psnr_db(int(square), pixels[0].size)
-        parameter = (levels - 1) | (_INVERT if inverted else 0)
-        blob = container.write(_header(model, mode, parameter), payload)
-        attempts.append(_Attempt(blob, psnr) if psnr >= floor else None)
+
+def _cheapest(tried: Sequence[Sequence[_Attempt | None]], images: int) -> list[_Attempt | None]:
+    found: list[_Attempt | None] = []
+    for number in range(images):
+        there = [attempts[number] for attempts in tried]
+        found.append(min((a for a in there if a is not None), key=lambda attempt: attempt.cost, default=None))
+    return found
+
+
+def _setting_for(model: Model, quality: int | None) -> int:
+    return -(-(100 if quality is None else quality) * model.codec.lossy_settings // 100)
+
+
+def _attempts(model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], setting: int) -> list[_Attempt | None]:
+    """Every image coded with one model; None where the model does not fit or renders it below its floor.
+
+    pixels uint8 [B, S, S]."""
+    attempts: list[_Attempt | None] = [None] * len(pixels)
+    fit = [number for number, image in enumerate(pixels) if model.codec.fits(image)]
+    if not fit:
+        return attempts
+    floor = model.codec.floor(setting)
+    for number, coded in zip(fit, model.codec.encode_images(pixels[fit], setting), strict=True):
+        error = coded.x_hat.astype(np.int32) - pixels[number]
+        psnr = psnr_db(int((error**2).sum()), error.size)
+        if psnr >= floor:
+            blob = container.write(_header(model, modes[number], coded), coded.payload)
+            attempts[number] = _Attempt(blob, psnr, setting == LOSSLESS)
     return attempts
 
 
-def _plain_is_smaller(pixels: NDArray[np.uint8], than: int) -> bool:
-    """Whether a plain file is sure to be smaller: flat images, on which even a few latent bits are wasted."""
-    return len(zlib.compress(pixels.tobytes(), 9)) - _ZLIB_FRAME + container.GENERAL_OVERHEAD < than
+def _plain_is_smaller(pixels: NDArray[np.uint8], attempt: _Attempt, size_if_plain: Callable[[], int]) -> bool:
+    """Whether a plain file is smaller: of flat images, on which even a few latent bits are wasted, and of others that
+    are far from what a model knows.
+
+    deflate's size tells where it is clear; a plain file is made only where a lossless attempt is near or above it."""
+    rough = len(zlib.compress(pixels.tobytes(), 9)) - _ZLIB_FRAME + container.GENERAL_OVERHEAD
+    if rough < len(attempt.blob) or not attempt.lossless:
+        return rough < len(attempt.blob)
+    return rough < _CLEARLY * len(attempt.blob) and size_if_plain() < len(attempt.blob)
 
 
 def psnr_db(squared_error: int, samples: int) -> float:
@@ -267,37 +348,35 @@ def psnr_db(squared_error: int, samples: int) -> float:
     return float(10 * np.log10(255**2 * samples / squared_error)) if squared_error else 99.0
 
 
-def _header(model: Model, mode: str, parameter: int) -> Header:
-    if model.number and mode == "L":
-        return CompactHeader(parameter, model.number, model.sha256[:1])
+def _header(model: Model, mode: str, coded: Coded) -> Header:
+    if model.number and mode == _compact_mode(model.description):
+        return CompactHeader(coded.parameter, model.number, model.sha256[:1])
     width, height = model.size
-    return ModelHeader(parameter, mode, width, height, model.number, model.sha256[:8], model.name)
+    return ModelHeader(coded.parameter, mode, width, height, model.number, model.sha256[:8], model.name)
+
+
+def _compact_mode(description: Description | None) -> str:
+    """Image mode of a model's compact files: 1 for models of black and white, else L."""
+    return "1" if description and description.config.get("likelihood") == "bernoulli" else "L"
 
 
 def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
     if header.model_id:
         return models.load_number(header.model_id, header.weights_prefix, device)
     assert isinstance(header, ModelHeader)
-    chosen = models.load_named(header.name, header.weights_prefix, model, device)
-    return chosen
+    return models.load_named(header.name, header.weights_prefix, model, device)
 
 
-def _levels(header: CompactHeader | ModelHeader, model: Model) -> int:
-    levels = (header.parameter & 3) + 1
-    size = (header.width, header.height) if isinstance(header, ModelHeader) else model.size
-    mode = header.mode if isinstance(header, ModelHeader) else "L"
-    if levels > model.levels or size != model.size or header.parameter > 7 or mode not in ("L", "1", "RGB"):
-        raise Corrupt(
-            f"parameter {header.parameter}, mode {mode}, {size[0]} x {size[1]} pixels: {model.name} has "
-            f"{model.levels} levels and takes grey images of {model.size[0]} x {model.size[1]} pixels"
-        )
-    return levels
-
-
-def _from_model(header: Header, pixels: NDArray[np.uint8]) -> Image.Image:
+def _mode(header: Header, model: Model) -> str:
+    """Image mode of a file of a model. Raises Corrupt if the header asks for what the model does not have."""
     assert not isinstance(header, PlainHeader)
-    upright = 255 - pixels if header.parameter & _INVERT else pixels
-    return from_grey_plane(upright, header.mode if isinstance(header, ModelHeader) else "L")
+    if isinstance(header, CompactHeader):
+        return _compact_mode(model.description)
+    if (header.width, header.height) != model.size or header.mode not in ("L", "1", "RGB"):
+        raise Corrupt(
+            f"mode {header.mode}, {header.width} x {header.height} pixels: {model.name} takes {model.codec.takes}"
+        )
+    return header.mode
 
 
 def _plain_image(header: PlainHeader, payload: bytes, max_pixels: int) -> PlainImage:

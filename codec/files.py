@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -88,28 +89,47 @@ def compress(
 ) -> tuple[bytes, Source]:
     """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included."""
     image = read_image(source, max_pixels)
-    if image.exact is None:
+    exact = image.exact
+    if exact is None:
         return api.encode(image.picture, model, lossless, quality, device), image
-    blob = None
-    if not lossless and model != "plain":
-        if image.exact.depth <= 8 and not image.exact.transparency:
-            blob = api.encode_with_models([image.picture], model, quality, device)[0]
-        elif model != "auto":
-            raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
     # The PNG itself is the better source for a plain file: its own deflate stream may be the smallest.
-    return blob or api.encode_plain(image.exact), image
+    plain = cache(lambda: api.encode_plain(exact))
+    same_depth = exact.depth == 8 or image.picture.mode == "1"  # else Pillow's picture has another depth than the PNG
+    blob = None
+    if not exact.transparency and (same_depth if lossless else exact.depth <= 8):
+        pictures = [image.picture]
+        blob = api.encode_with_models(pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()))[0]
+    elif model not in ("auto", "plain"):
+        raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
+    return blob or plain(), image
 
 
 def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
-    suffix = target.suffix.lower()
-    if suffix not in _SAVE_FORMATS:
-        if suffix not in (".png", ""):
-            raise FileError(f"{target}: can write .png, {', '.join(_SAVE_FORMATS)}")
+    if _format_of(target) == "PNG":
         return api.decode_to_png(blob, model, device, max_pixels)
-    image, buffer = api.decode(blob, "pil", model, device, max_pixels), io.BytesIO()
+    return _saved(api.decode(blob, "pil", model, device, max_pixels), target)
+
+
+def preview_bytes(
+    blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS
+) -> tuple[bytes, bool]:
+    """The same for the preview of a file that may have been cut, and whether all of it was there."""
+    image, whole = api.preview(blob, "pil", model, device, max_pixels)
+    return _saved(image, target), whole
+
+
+def _format_of(target: Path) -> str:
+    suffix = target.suffix.lower()
+    if suffix not in (*_SAVE_FORMATS, ".png", ""):
+        raise FileError(f"{target}: can write .png, {', '.join(_SAVE_FORMATS)}")
+    return _SAVE_FORMATS.get(suffix, "PNG")
+
+
+def _saved(image: Image.Image, target: Path) -> bytes:
+    kind, buffer = _format_of(target), io.BytesIO()
     try:
-        image.save(buffer, _SAVE_FORMATS[suffix], **({"lossless": True, "exact": True} if suffix == ".webp" else {}))
+        image.save(buffer, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
     except (OSError, ValueError) as error:
         raise FileError(f"{target}: this format cannot hold mode {image.mode}: {error}; use .png") from error
     return buffer.getvalue()

@@ -6,15 +6,23 @@ import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..bitstream.errors import ModelMismatch
 from .weights_file import Description, describe, read_tensors, sha256
 
 if TYPE_CHECKING:
+    from .ladder.codec import LadderCodec
     from .vq.codec import VQCodec
 
-BUILT_IN = {1: "vq-mnist", 2: "vq-omniglot28"}
+BUILT_IN = {
+    1: "vq-mnist",
+    2: "vq-omniglot28",
+    3: "ladder-mnist",
+    4: "ladder-omniglot28",
+    5: "ladder-mnist-binary",
+    6: "ladder-omniglot28-binary",
+}
 """Model numbers of streams. A number stands for one weights file for ever; new weights get a new number."""
 
 _FOLDER = Path(__file__).parent / "weights"
@@ -27,7 +35,7 @@ class Model:
     number: int
     description: Description
     sha256: bytes
-    codec: VQCodec
+    codec: VQCodec | LadderCodec
 
     @property
     def name(self) -> str:
@@ -37,12 +45,7 @@ class Model:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the images it takes."""
-        return self.codec.config.image_size, self.codec.config.image_size
-
-    @property
-    def levels(self) -> int:
-        """How many levels it can code."""
-        return len(self.codec.config.levels)
+        return self.codec.image_size, self.codec.image_size
 
 
 def available() -> dict[int, Description]:
@@ -100,21 +103,35 @@ def _load(path: Path, modified: int, device: str) -> Model:
     """modified: part of the cache's key, so that a file written anew is read anew."""
     import torch
 
-    from .config import from_dict
-    from .vq.codec import VQCodec
-    from .vq.config import VQConfig
-    from .vq.model import VQModel
-
     description = describe(path)
-    if description.family != "vq":
-        raise ModelMismatch(f"{path}: family {description.family!r}; this build has 'vq'")
+    if description.family not in ("vq", "ladder"):
+        raise ModelMismatch(f"{path}: family {description.family!r}; this build has 'vq' and 'ladder'")
+    build = _vq if description.family == "vq" else _ladder
     try:
         # Not on the meta device: initialising there imports torch._dynamo, which takes seconds.
         with torch.random.fork_rng(devices=[]):
-            codec = VQCodec(VQModel(from_dict(VQConfig, description.config, "config")))
+            codec = build(description.config)
         codec.load_state_dict(read_tensors(path), assign=True)
     except (RuntimeError, ValueError) as error:
         raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
     numbers = {name: number for number, name in BUILT_IN.items()}
     number = numbers.get(description.name, 0) if path.parent == _FOLDER.resolve() else 0
     return Model(number, description, sha256(path), codec.to(device).eval())
+
+
+def _vq(config: dict[str, Any]) -> VQCodec:
+    from .config import from_dict
+    from .vq.codec import VQCodec
+    from .vq.config import VQConfig
+    from .vq.model import VQModel
+
+    return VQCodec(VQModel(from_dict(VQConfig, config, "config")))
+
+
+def _ladder(config: dict[str, Any]) -> LadderCodec:
+    from .config import from_dict
+    from .ladder.codec import LadderCodec
+    from .ladder.config import LadderConfig
+    from .ladder.model import LadderModel
+
+    return LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from vqcodec.codec.vq.config import Level, VQConfig
-from vqcodec.training.config import Recipe, TrainConfig
+from vqcodec.training.config import Recipe, VQRecipe, VQTrain
 from vqcodec.training.datasets import Dataset
 from vqcodec.training.export import export
 from vqcodec.training.loop import train
@@ -48,10 +48,10 @@ def tiny_recipe() -> Recipe:
     """40 steps of all eight digits on a network of two levels of 16 codes."""
     levels = (Level(codes=16, stages=(8, 64)), Level(codes=16, stages=(64,)))
     model = VQConfig(width=16, latent_dim=4, prior_width=16, prior_embed=4, prior_head=8, levels=levels)
-    schedule = TrainConfig(
+    schedule = VQTrain(
         epochs=40, batch_size=8, learning_rate=1e-2, warmup_steps=5, rate_bits=(120.0, 150.0), precision="float32"
     )
-    return Recipe("tiny", "mnist", "for tests", model, schedule)
+    return VQRecipe("tiny", "mnist", "for tests", model, schedule)
 
 
 @pytest.fixture(scope="session")

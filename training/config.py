@@ -5,23 +5,31 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
+
+from torch import nn
 
 from ..codec.config import ConfigError, from_dict
+from ..codec.ladder.config import LadderConfig
 from ..codec.vq.config import VQConfig
 
 
 @dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are updated alike. clip: largest norm of their gradient; rate: factor of the learning rate."""
+
+    parameters: list[nn.Parameter]
+    clip: float
+    rate: float = 1.0
+
+
+@dataclass(frozen=True)
 class TrainConfig:
-    """How to train.
+    """How to train a model of any family.
 
     epochs: passes over the training set.  batch_size: images a step.  learning_rate: peak of Adam's, after
     `warmup_steps` linear steps, falling to 1 % along a cosine.  seed: of weights, data order and noise.
-    grad_clip: largest gradient norm of encoder and decoder.
-    rate_bits: for every level, the bits per image that the rate-distortion weight is steered to.
-    rate_start: share of the training after which rates are steered (before, the nearest code is taken).
-    commitment: weight of the commitment term beside the squared error of pixels (beta of van den Oord et al. 2017).
-    restart_until: share of the training up to which dead codes are restarted; restart_below: uses per batch that count
-    as dead.  precision: "bf16" (autocast) or "float32".
+    grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast) or "float32".
     """
 
     epochs: int = 60
@@ -30,11 +38,6 @@ class TrainConfig:
     warmup_steps: int = 100
     seed: int = 0
     grad_clip: float = 5.0
-    rate_bits: tuple[float, ...] = (100.0, 108.0, 150.0)
-    rate_start: float = 0.02
-    commitment: float = 2.0
-    restart_until: float = 0.6
-    restart_below: float = 0.02
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
@@ -46,19 +49,95 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class VQTrain(TrainConfig):
+    """How to train a VQ-VAE.
+
+    rate_bits: for every level, the bits per image that the rate-distortion weight is steered to.
+    rate_start: share of the training after which rates are steered (before, the nearest code is taken).
+    commitment: weight of the commitment term beside the squared error of pixels (beta of van den Oord et al. 2017).
+    restart_until: share of the training up to which dead codes are restarted; restart_below: uses per batch that count
+    as dead.
+    """
+
+    rate_bits: tuple[float, ...] = (100.0, 108.0, 150.0)
+    rate_start: float = 0.02
+    commitment: float = 2.0
+    restart_until: float = 0.6
+    restart_below: float = 0.02
+
+
+@dataclass(frozen=True)
+class LadderTrain(TrainConfig):
+    """How to train a Ladder VAE.
+
+    ladder_rate: learning rate of all but the pixels' networks, as a factor of `learning_rate`.
+    kl_warmup: share of the training over which the weight of the KL term rises from 0 to 1 (deterministic warm-up,
+    Sonderby et al. 2016, section 3).
+    round_from: share of the training after which latents are rounded as the codec does, with straight-through
+    gradients, instead of receiving noise (uniform posteriors only).
+    rd_weights: for every quality but the lossless one, bits per unit of squared error of pixels in 0..255.
+    preview_weight: the same for the lossless quality, beside its likelihood: makes its latents a preview.
+    lossy_share: of every batch, how many images also go through a lossy quality, drawn per step.
+    turns: flip and transpose training images at random.
+    """
+
+    batch_size: int = 128
+    ladder_rate: float = 0.5
+    kl_warmup: float = 0.05
+    round_from: float = 0.6
+    rd_weights: tuple[float, ...] = ()
+    preview_weight: float = 0.0002
+    lossy_share: float = 0.5
+    turns: bool = False
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ValueError."""
+        super().__post_init__()
+        if not (0 <= self.kl_warmup <= 1 and 0 <= self.round_from <= 1 and 0 <= self.lossy_share <= 1):
+            raise ValueError("kl_warmup, round_from and lossy_share must be in 0..1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe. name: of the weights file; data: a data set of `training.datasets`; note: what to expect."""
 
     name: str
     data: str
     note: str
-    model: VQConfig
+    model: VQConfig | LadderConfig
     train: TrainConfig
+    family: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class VQRecipe(Recipe):
+    """For a VQ-VAE."""
+
+    model: VQConfig
+    train: VQTrain
+    family: ClassVar[str] = "vq"
 
     def __post_init__(self) -> None:
         """Check that model and training fit; raises ValueError."""
         if len(self.train.rate_bits) != len(self.model.levels):
             raise ValueError(f"train.rate_bits needs one entry per level, {len(self.model.levels)} in all")
+
+
+@dataclass(frozen=True)
+class LadderRecipe(Recipe):
+    """For a Ladder VAE."""
+
+    model: LadderConfig
+    train: LadderTrain
+    family: ClassVar[str] = "ladder"
+
+    def __post_init__(self) -> None:
+        """Check that model and training fit; raises ValueError."""
+        if len(self.train.rd_weights) != self.model.qualities - 1:
+            raise ValueError(f"train.rd_weights needs one entry per lossy quality, {self.model.qualities - 1} in all")
+
+
+FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe)}
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -67,6 +146,10 @@ def read_recipe(path: str | Path) -> Recipe:
     if not path.exists() and path.suffix == "" and len(path.parts) == 1:
         path = Path(__file__).parent / "recipes" / f"{path}.toml"
     try:
-        return from_dict(Recipe, tomllib.loads(path.read_text()), "recipe")
+        values = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read recipe {path}: {error}") from error
+    family = values.pop("family", None)
+    if family not in FAMILIES:
+        raise ConfigError(f"recipe {path}: family must be one of {', '.join(FAMILIES)}, found {family!r}")
+    return from_dict(FAMILIES[family], values, "recipe")

@@ -6,6 +6,8 @@ for in DATA/mnist/ and DATA/omniglot/, where DATA is the argument, else $VQCODEC
     mnist             official IDX files, plain or .gz. Splits train (60,000) and test (10,000).
     omniglot28        images_background.zip and images_evaluation.zip, resampled here from 105x105 to 28x28.
                       Splits train (24,345), test (8,070) and unused (45); see `omniglot_order`.
+    mnist-binary, omniglot28-binary   the same images, every pixel drawn once with the probability of its grey level;
+                      see `binarise`. For measuring: training draws anew every time.
     omniglot28-burda  chardata.mat of Burda, Grosse, Salakhutdinov 2016. Splits train (24,345) and test (8,070).
 
 The pixels of omniglot28 and omniglot28-burda differ, and so do their splits: never compare numbers across the two.
@@ -22,7 +24,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -126,6 +128,20 @@ def omniglot_order(names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
 
 
+def binarise(images: Images, name: str) -> Images:
+    """Sample every pixel once: 255 with probability v / 255 for grey level v, else 0.
+
+    The numbers are those of PCG64 seeded with the first 16 bytes (big-endian) of the SHA-256 of `name`: one raw 64-bit
+    output u per pixel, images in order and row-major, and the pixel is white if 255 * (u >> 32) < v * 2**32. NumPy
+    keeps the raw stream of a bit generator the same for ever. uint8 [N, H, W] -> uint8 [N, H, W] of 0 and 255."""
+    generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "big"))
+    result = np.empty_like(images)
+    for image, target in zip(images, result, strict=True):
+        drawn = generator.random_raw(image.size).reshape(image.shape) >> np.uint64(32)
+        target[...] = np.where(drawn * np.uint64(255) < image.astype(np.uint64) << np.uint64(32), 255, 0)
+    return result
+
+
 def read_omniglot_zip(path: Path) -> dict[str, bytes]:
     """PNG files of one OMNIGLOT zip by their name inside it. Raises DataError if the zip is missing or damaged."""
     _require(path, "omniglot28")
@@ -190,10 +206,21 @@ def _load_burda(split: str, folder: Path) -> Dataset:
     ))  # fmt: skip
 
 
+def _load_binary(name: str, split: str, folder: Path) -> Dataset:
+    grey = _LOADERS[name](split, folder)
+    images = binarise(grey.images, f"{name}-binary {split}")
+    return _checked(replace(
+        grey, name=f"{name}-binary", images=images, sha256=_sha256(images),
+        description=f"{grey.description}, every pixel sampled once (training.datasets.binarise)",
+    ))  # fmt: skip
+
+
 _LOADERS: dict[str, Callable[[str, Path], Dataset]] = {
     "mnist": _load_mnist,
     "omniglot28": _load_omniglot28,
     "omniglot28-burda": _load_burda,
+    "mnist-binary": partial(_load_binary, "mnist"),
+    "omniglot28-binary": partial(_load_binary, "omniglot28"),
 }
 NAMES = tuple(_LOADERS)
 

@@ -9,33 +9,39 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..codec import weights_file
 from ..codec.api import psnr_db
+from ..codec.family import Codec
+from ..codec.ladder.codec import LadderCodec
+from ..codec.ladder.exact import REACHES
 from ..codec.vq.codec import VQCodec
+from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
 from .config import Recipe
-from .datasets import Dataset
+from .datasets import Dataset, Images, binarise
+from .ladder import LadderTask
+from .loop import Task
 from .vq import VQTask
 
 _FLOOR_QUANTILE = 0.001  # of the training images' PSNR ...
 _FLOOR_MARGIN_DB = 1.0  # ... minus this: below, an image is unlike anything the model was trained for
-_FLOOR_IMAGES = 4096
+_KNOWN_IMAGES = 4096
 
 
-def export(task: VQTask, recipe: Recipe, data: Dataset, folder: Path, steps: int) -> Path:
+def export(task: Task, recipe: Recipe, data: Dataset, folder: Path, steps: int) -> Path:
     """Write folder/NAME.safetensors (exact integers) and folder/NAME.md; returns the weights' path.
 
-    data: the training set, on which the PSNR floors are measured."""
+    data: the training set, on which the PSNR floors (and the reach of latents) are measured."""
     task.eval().to("cpu")
-    weights = task.rd_weights.tolist()
-    codec = VQCodec(task.model, weights)
-    floors = _psnr_floors(codec, data.images[:_FLOOR_IMAGES])
-    codec = VQCodec(task.model, weights, floors)
-    results = {"steps": steps, "device": platform.processor() or platform.machine(), "psnr_floor_db": floors}
+    known = data.images[:_KNOWN_IMAGES]
+    codec = _vq_codec(task, known) if isinstance(task, VQTask) else _ladder_codec(task, known)
+    results = {"steps": steps, "device": platform.processor() or platform.machine()}
     described = dataclasses.asdict(recipe)
     model = described.pop("model")
-    description = Description(recipe.name, "vq", model, described, results)
+    floors = {"psnr_floor_db": codec.psnr_floor.tolist()}
+    description = Description(recipe.name, recipe.family, model, described, results | floors)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.safetensors"
     weights_file.write(path, description, codec.state_dict())
@@ -43,25 +49,60 @@ def export(task: VQTask, recipe: Recipe, data: Dataset, folder: Path, steps: int
     return path
 
 
-def _psnr_floors(codec: VQCodec, images: np.ndarray) -> list[float]:
+def _vq_codec(task: VQTask, images: Images) -> VQCodec:
+    weights = task.rd_weights.tolist()
+    return VQCodec(task.model, weights, _psnr_floors(VQCodec(task.model, weights), images))
+
+
+def _ladder_codec(task: LadderTask, images: Images) -> LadderCodec:
+    codec = LadderCodec(task.model)
+    if codec.config.values == 2:
+        images = binarise(images, "known images of " + codec.config.likelihood)
+    reach = _reach(codec, images)
+    floors = [0.0, *_psnr_floors(LadderCodec(task.model, reach), images)]
+    return LadderCodec(task.model, reach, floors)
+
+
+def _reach(codec: LadderCodec, images: Images) -> Tensor:
+    """Index into REACHES for every quality and level: the least that holds the latents of all these images."""
+    farthest = torch.zeros(codec.config.qualities, codec.config.levels)
+    for quality in range(codec.config.qualities):
+        for start in range(0, len(images), 256):
+            for level, k in enumerate(codec.latents(images[start : start + 256], quality)):
+                farthest[quality, level] = max(float(farthest[quality, level]), float(k.abs().max()))
+    return (farthest[..., None] > torch.tensor(REACHES[:-1])).sum(-1)
+
+
+def _psnr_floors(codec: Codec, images: Images) -> list[float]:
     floors = []
-    for levels in range(1, len(codec.config.levels) + 1):
+    for setting in range(1, codec.lossy_settings + 1):
         values = []
         for start in range(0, len(images), 256):
             batch = images[start : start + 256]
-            _, indices = codec.encode(batch, levels)
-            error = codec.reconstruct(indices, levels).astype(np.int64) - batch
+            x_hat = np.stack([coded.x_hat for coded in codec.encode_images(batch, setting)])
+            error = x_hat.astype(np.int64) - batch
             values += [psnr_db(int(square), batch[0].size) for square in (error**2).sum((1, 2))]
         floors.append(round(float(np.quantile(values, _FLOOR_QUANTILE)) - _FLOOR_MARGIN_DB, 2))
     return floors
 
 
-def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec) -> str:
+def _architecture(codec: VQCodec | LadderCodec) -> str:
+    config = codec.config
+    if isinstance(config, VQConfig):
+        return f"VQ-VAE, {len(config.levels)} residual levels, exact staged context prior (all parts in fixed point)"
+    latents = ", ".join(f"{c} x {s} x {s}" for c, s in zip(config.latents, config.grids, strict=True))
+    return (
+        f"Ladder VAE, {config.levels} levels of latents (from the image up: {latents}), rounded; "
+        f"{config.likelihood} pixels in {len(config.stages)} stages (all parts in fixed point)"
+    )
+
+
+def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec | LadderCodec) -> str:
     parameters = sum(tensor.numel() for tensor in codec.state_dict().values())
     return f"""# {recipe.name}
 
-- **Family**: VQ-VAE, {len(recipe.model.levels)} residual levels, exact staged context prior (all parts in fixed point).
-- **Takes**: 8-bit grey images of {recipe.model.image_size} x {recipe.model.image_size} pixels.
+- **Family**: {_architecture(codec)}.
+- **Takes**: {codec.takes}.
 - **Training data**: {data.description} ({len(data.images):,} images of split `{data.split}`). Licence: {data.licence}
 - **Recipe**: `vqcodec train {recipe.name}`; {steps:,} steps of {recipe.train.batch_size} images, seed
   {recipe.train.seed}, trained on {platform.machine()} with PyTorch {torch.__version__}.

@@ -18,12 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.config import ConfigError
-from .config import Recipe
+from .config import LadderRecipe, Recipe, VQRecipe
+from .ladder import LadderTask
 from .vq import VQTask
 
 _LOG_EVERY = 50
 CHECKPOINT = "checkpoint.pt"
-_CLIP_PRIOR = 1e9  # the prior's gradient is not clipped
+
+Task = VQTask | LadderTask
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def train(
     max_seconds: float = math.inf,
     validation: Tensor | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
-) -> VQTask | None:
+) -> Task | None:
     """Train a recipe on images uint8 [N, S, S]; returns the finished task, or None if max_seconds ran out first.
 
     The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
@@ -81,6 +83,15 @@ def train(
     return run.task
 
 
+def build_task(recipe: Recipe) -> Task:
+    """A new model of the recipe's family and what its training needs. Raises ConfigError for an unknown family."""
+    if isinstance(recipe, VQRecipe):
+        return VQTask(recipe.model, recipe.train)
+    if isinstance(recipe, LadderRecipe):
+        return LadderTask(recipe.model, recipe.train)
+    raise ConfigError(f"{recipe.name}: no training for {type(recipe).__name__}")
+
+
 class _Run:
     """Everything that a checkpoint holds, and one step of it."""
 
@@ -88,10 +99,10 @@ class _Run:
         self.recipe, self.device, self.steps_per_epoch = recipe, torch.device(device), steps_per_epoch
         self.steps = steps_per_epoch * recipe.train.epochs
         self.step = 0
-        self.task: VQTask = VQTask(recipe.model, recipe.train).to(self.device)
+        self.task = build_task(recipe).to(self.device)
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
-        self.optimiser = torch.optim.Adam([{"params": group} for group in self.groups], lr=0.0, fused=True)
+        self.optimiser = torch.optim.Adam([{"params": group.parameters} for group in self.groups], lr=0.0, fused=True)
 
     @property
     def epoch_done(self) -> bool:
@@ -110,15 +121,15 @@ class _Run:
     def advance(self, batch: Tensor) -> dict[str, Tensor]:
         """One optimiser step on uint8 images [B, S, S]."""
         config = self.recipe.train
-        for group in self.optimiser.param_groups:
-            group["lr"] = _learning_rate(config.learning_rate, self.step, self.steps, config.warmup_steps)
-        x = (batch[:, None].float() / 256).contiguous(memory_format=torch.channels_last)
+        rate = _learning_rate(config.learning_rate, self.step, self.steps, config.warmup_steps)
+        for group, spec in zip(self.optimiser.param_groups, self.groups, strict=True):
+            group["lr"] = rate * spec.rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            loss, metrics = self.task.loss(x, self.step, self.step / self.steps)
+            loss, metrics = self.task.loss(batch, self.step, self.step / self.steps)
         self.optimiser.zero_grad()
         loss.backward()
-        for parameters, limit in zip(self.groups, (config.grad_clip, _CLIP_PRIOR), strict=True):
-            nn.utils.clip_grad_norm_(parameters, limit, error_if_nonfinite=True)
+        for spec in self.groups:
+            nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=True)
         self.optimiser.step()
         self.step += 1
         return metrics | {"loss": loss.detach()}
@@ -166,7 +177,7 @@ def _without_note(recipe: str) -> dict[str, Any]:
     return {key: value for key, value in json.loads(recipe).items() if key != "note"}
 
 
-def load_task(recipe: Recipe, folder: Path) -> tuple[VQTask, int]:
+def load_task(recipe: Recipe, folder: Path) -> tuple[Task, int]:
     """The task of a run's checkpoint, ready for evaluation or export, and the steps done. Raises ConfigError."""
     if not (folder / CHECKPOINT).exists():
         raise ConfigError(f"no checkpoint in {folder}")

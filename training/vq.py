@@ -12,11 +12,12 @@ from ..codec.vq.model import VQModel
 from ..codec.vq.prior import walk
 from ..codec.vq.quantiser import choose, usage
 from ..codec.vq.schedule import Step
-from .config import TrainConfig
+from .config import ParameterGroup, VQTrain
 
 _CONTROL_GAIN = 0.02  # of the rate controller: relative change of a weight per step for a rate off by its target
 _MAX_WEIGHT = 2.0
 _RESTART_EVERY = 20
+_CLIP_PRIOR = 1e9  # the prior's gradient is not clipped
 _PRIOR_WEIGHT = 0.05  # per bit; the prior has parameters of its own, so this only scales its gradient for clipping
 
 
@@ -31,7 +32,7 @@ class VQTask(nn.Module):
     rd_weights: Tensor
     targets: Tensor
 
-    def __init__(self, model: VQConfig, train: TrainConfig) -> None:
+    def __init__(self, model: VQConfig, train: VQTrain) -> None:
         """Build the model; rate-distortion weights start at 0."""
         super().__init__()
         self.model = VQModel(model)
@@ -39,19 +40,20 @@ class VQTask(nn.Module):
         self.register_buffer("rd_weights", torch.zeros(len(model.levels)))
         self.register_buffer("targets", torch.tensor(train.rate_bits), persistent=False)
 
-    def parameter_groups(self) -> list[list[nn.Parameter]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
         """Parameters of the autoencoder and of the prior, whose gradients are clipped apart."""
         prior = list(self.model.prior.parameters())
         autoencoder = [p for n, p in self.model.named_parameters() if not n.startswith("prior.") and p.requires_grad]
-        return [autoencoder, prior]
+        return [ParameterGroup(autoencoder, self.train_config.grad_clip), ParameterGroup(prior, _CLIP_PRIOR)]
 
-    def loss(self, x: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of a batch x [B, 1, S, S] in [0, 1), and metrics (0-d tensors).
+    def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of a batch uint8 [B, S, S], and metrics (0-d tensors).
 
         van den Oord et al. 2017, eq. 3: squared error per image, plus codebook and commitment terms, plus the prior's
         code length. progress: share of the training done, 0..1.
         """
         model, quantiser, levels = self.model, self.model.quantiser, len(self.model.config.levels)
+        x = (images[:, None].float() / 256).contiguous(memory_format=torch.channels_last)
         z = model.encoder(x).float()
         weights = self.rd_weights.tolist()
         rates = torch.zeros(levels, device=x.device)

@@ -14,8 +14,10 @@ from .layers import (
     INPUT_BOUND,
     ExactConv2d,
     ExactEmbedding,
+    ExactLeaky,
     ExactLinear,
     ExactOffset,
+    Leaky,
     Offset,
 )
 
@@ -42,6 +44,8 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
         return ExactEmbedding(_rounded(module.weight, frac_bits, ACTIVATION_LIMIT).to(torch.int16))
     if isinstance(module, Offset):
         return ExactOffset(_rounded(module.table, frac_bits, ACTIVATION_LIMIT).to(torch.int32))
+    if isinstance(module, Leaky):
+        return ExactLeaky(module.shift)
     if isinstance(module, _UNCHANGED):
         return module
     if not list(module.children()) or list(module.parameters(recurse=False)):

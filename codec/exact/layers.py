@@ -41,6 +41,32 @@ class Residual(nn.Module):
         return x + self.body(x)  # type: ignore[no-any-return]
 
 
+class Leaky(nn.Module):
+    """max(x, x / 2**shift): a leaky rectifier (Maas et al. 2013) whose slope has an exact form."""
+
+    def __init__(self, shift: int) -> None:
+        """shift: at least 1."""
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
+        return nn.functional.leaky_relu(x, 2.0**-self.shift)
+
+
+class ExactLeaky(nn.Module):
+    """max(x, floor(x / 2**shift)) of float64 integers."""
+
+    def __init__(self, shift: int) -> None:
+        """shift: at least 1."""
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape -> the same shape."""
+        return torch.maximum(x, x.mul(2.0**-self.shift).floor_())
+
+
 class Offset(nn.Module):
     """Adds a learned table [n, K] to the last two dimensions."""
 

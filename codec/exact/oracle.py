@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...bitstream.cdf import Int64Array, quantise_weights
-from .layers import ACTIVATION_LIMIT, ExactConv2d, ExactEmbedding, ExactLinear, ExactOffset, Residual
+from .layers import ACTIVATION_LIMIT, ExactConv2d, ExactEmbedding, ExactLeaky, ExactLinear, ExactOffset, Residual
 
 if TYPE_CHECKING:
     from ..vq.codec import ExactPrior, ExactQuantiser
@@ -124,5 +124,6 @@ _INTERPRETERS: dict[type[nn.Module], Callable[..., Int64Array]] = {
     ExactConv2d: _conv2d,
     ExactEmbedding: _embedding,
     ExactOffset: _offset,
+    ExactLeaky: lambda layer, x: np.maximum(x, x >> layer.shift),
     Residual: _residual,
 }

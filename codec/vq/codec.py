@@ -14,6 +14,7 @@ from ...bitstream.coder import BatchDecoder, BatchEncoder
 from ..exact.export import to_exact
 from ..exact.layers import ExactEmbedding
 from ..exact.softmax import TOTAL, cdf_from_frequencies, exp_table, frequencies
+from ..family import INVERTED, Coded, still_there, upright
 from .config import VQConfig
 from .model import VQModel
 from .prior import StagedPrior, walk
@@ -173,3 +174,50 @@ class VQCodec(nn.Module):
     def decode(self, payloads: Sequence[bytes], levels: int) -> NDArray[np.uint8]:
         """Pixels uint8 [B, S, S] from payloads of `levels` levels each. Raises Corrupt."""
         return self.reconstruct(self.decode_indices(payloads, levels), levels)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images it takes."""
+        return self.config.image_size
+
+    @property
+    def lossy_settings(self) -> int:
+        """How many rates it has: one per level."""
+        return len(self.config.levels)
+
+    @property
+    def has_lossless(self) -> bool:
+        """No: only its latents are coded."""
+        return False
+
+    @property
+    def takes(self) -> str:
+        """The images it takes, in words."""
+        return f"grey images of {self.image_size} x {self.image_size} pixels"
+
+    def fits(self, pixels: NDArray[np.uint8]) -> bool:
+        """Whether pixels uint8 [S, S] have only values that the model knows: all do."""
+        return True
+
+    def floor(self, setting: int) -> float:
+        """PSNR in dB below which an image is unlike anything the model was trained for."""
+        return float(self.psnr_floor[setting - 1])
+
+    def encode_images(self, pixels: NDArray[np.uint8], setting: int) -> list[Coded]:
+        """Images uint8 [B, S, S] coded with `setting` levels.
+
+        Images that are bright on the whole are coded inverted: models know bright ink on black."""
+        inverted = pixels.mean((1, 2)) > 127.5
+        payloads, indices = self.encode(upright(pixels, inverted), setting)
+        shown = upright(self.reconstruct(indices, setting), inverted)
+        parameters = np.where(inverted, INVERTED, 0) | (setting - 1)
+        return [Coded(p, int(number), x) for p, number, x in zip(payloads, parameters, shown, strict=True)]
+
+    def decode_images(self, payloads: Sequence[bytes], parameter: int) -> NDArray[np.uint8]:
+        """Images uint8 [B, S, S] of payloads of one parameter. Raises Corrupt."""
+        return upright(self.decode(payloads, (parameter & 3) + 1), bool(parameter & INVERTED))
+
+    def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
+        """Images uint8 [B, S, S] of the first level alone; whole: False if payloads may be cut. Raises Truncated."""
+        first = parameter & INVERTED
+        return still_there(payloads, whole, lambda some: self.decode_images(some, first))

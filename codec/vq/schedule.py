@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..interleaving import bayer
 from .config import VQConfig
 
 _SHIFT = 5  # moves the lowest ranks of the 8x8 tile away from the corner of a small grid
@@ -33,9 +34,7 @@ def interleaving_rank(height: int, width: int) -> Tensor:
 
     Returns int64 [height, width]. Low ranks lie far apart, so positions of one stage tell little about each other.
     """
-    tile = torch.zeros(1, 1, dtype=torch.int64)
-    for _ in range(3):
-        tile = torch.cat([torch.cat([4 * tile, 4 * tile + 2], 1), torch.cat([4 * tile + 3, 4 * tile + 1], 1)], 0)
+    tile = bayer(8)
     rows = (torch.arange(height) + _SHIFT) % 8
     columns = (torch.arange(width) + _SHIFT) % 8
     return tile[rows][:, columns]

@@ -21,7 +21,7 @@ from vqcodec.codec.api import psnr_db
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training import datasets
-from vqcodec.training.config import Recipe, TrainConfig, read_recipe
+from vqcodec.training.config import Recipe, VQRecipe, VQTrain, read_recipe
 from vqcodec.training.datasets import Dataset
 from vqcodec.training.export import export
 from vqcodec.training.loop import Progress, load_task, train
@@ -59,7 +59,7 @@ def test_packaged_recipes(name: str) -> None:
 def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text(MINIMAL)
-    expected = Recipe("a", "mnist", "", VQConfig(levels=(Level(codes=16),)), TrainConfig(rate_bits=(50.0,)))
+    expected = VQRecipe("a", "mnist", "", VQConfig(levels=(Level(codes=16),)), VQTrain(rate_bits=(50.0,)))
     assert read_recipe(path) == expected
 
 

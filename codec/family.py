@@ -1,0 +1,105 @@
+"""What every model family offers to the public functions, and what its parameter byte means. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bitstream.errors import Corrupt, Truncated
+
+LOSSLESS = 0
+"""The setting that keeps every pixel; lossy settings are 1 (smallest) to `lossy_settings` (best)."""
+INVERTED = 4  # parameter bit of VQ models: the image was coded with 255 - pixel
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A coded image: payload, setting, and what it decodes to, uint8 [S, S]. parameter: of the file's header."""
+
+    payload: bytes
+    parameter: int
+    x_hat: NDArray[np.uint8]
+
+
+class Codec(Protocol):
+    """Square images of one size to payloads and back, the same everywhere."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images, in pixels."""
+
+    @property
+    def lossy_settings(self) -> int:
+        """How many rates there are."""
+
+    @property
+    def has_lossless(self) -> bool:
+        """Whether setting 0 is there."""
+
+    @property
+    def takes(self) -> str:
+        """The images it takes, in words."""
+
+    def fits(self, pixels: NDArray[np.uint8]) -> bool:
+        """Whether pixels uint8 [S, S] have only values that the model knows."""
+
+    def floor(self, setting: int) -> float:
+        """PSNR in dB below which an image is unlike anything the model was made for."""
+
+    def encode_images(self, pixels: NDArray[np.uint8], setting: int) -> list[Coded]:
+        """Images uint8 [B, S, S] coded at a setting."""
+
+    def decode_images(self, payloads: Sequence[bytes], parameter: int) -> NDArray[np.uint8]:
+        """Images uint8 [B, S, S] of payloads of one parameter. Raises Corrupt."""
+
+    def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
+        """Images uint8 [B, S, S] from the start of payloads; whole: False if they may be cut. Raises Truncated."""
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What a parameter byte says. setting: 0 lossless, else a rate; of: how many rates the model has."""
+
+    setting: int
+    of: int
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every pixel is kept."""
+        return self.setting == LOSSLESS
+
+
+def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
+    """What a parameter means to a model of this family and configuration. Raises Corrupt for one it does not have."""
+    if family == "vq":
+        found, rest = Meaning((parameter & 3) + 1, len(config["levels"])), parameter & ~(3 | INVERTED)
+    elif family == "ladder":
+        found, rest = Meaning(parameter, config.get("qualities", 1) - 1), 0
+    else:
+        raise Corrupt(f"model family {family!r}: this build has vq and ladder")
+    if rest or not 0 <= found.setting <= found.of:
+        raise Corrupt(f"parameter {parameter}: the model has settings up to {found.of}")
+    return found
+
+
+def still_there(
+    payloads: Sequence[bytes], whole: bool, decode: Callable[[Sequence[bytes]], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """decode(payloads); unless they are whole, raises Truncated where the result hangs on bytes that were cut off.
+
+    An arithmetic decoder reads the payload as a binary fraction. What was cut is some number between nothing and all
+    ones; the symbols of a fraction own an interval without holes, so if both ends decode alike, so does all between."""
+    shown = decode(payloads)
+    if not whole and not np.array_equal(shown, decode([payload + b"\xff" * 8 for payload in payloads])):
+        raise Truncated("payload: it ends before the preview does")
+    return shown
+
+
+def upright(pixels: NDArray[np.uint8], inverted: NDArray[np.bool_] | bool) -> NDArray[np.uint8]:
+    """255 - pixels of the images uint8 [B, S, S] that are inverted (bool [B], or one for all)."""
+    chosen: NDArray[np.uint8] = np.where(np.reshape(inverted, (-1, 1, 1)), 255 - pixels, pixels)
+    return chosen

@@ -1,0 +1,104 @@
+"""Configuration of a Ladder VAE, as it stands in recipes and in the weights file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Pixels that are coded together, given the latents and the pixels of the stages before.
+
+    until: the stage takes the pixels of each patch whose interleaving rank is below this (and not taken before).
+    width: channels of its network; 0 for a linear layer.  blocks: residual blocks of the network.
+    """
+
+    until: int
+    width: int = 64
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the ranges; raises ValueError."""
+        if self.until < 1 or self.width < 0 or self.blocks < 0:
+            raise ValueError(f"a stage needs until >= 1, width >= 0 and blocks >= 0, found {self}")
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """Architecture of a Ladder VAE over square grey images; tuples run from the image upwards (z_1, z_2, ...).
+
+    image_size: side in pixels, a multiple of the first grid.
+    form: "conv" (residual convolutions) or "mlp" (two dense layers a level, as in the paper; all grids 1).
+    latents, widths, grids: of every level, the channels of z, the hidden channels and the side of the grid.
+    blocks: residual blocks of a level's network (conv only).
+    inference: "ladder" (bottom-up deterministic, then precision-weighted with the prior, Sonderby et al. 2016) or
+    "bottom-up" (the plain hierarchical VAE, q(z_l | z_(l-1))).
+    posterior: "gaussian" (the paper's) or "uniform" (unit width: latents that can be rounded and coded).
+    skip: top-down features carry all z above (else p(z_l | z_(l+1)) alone, the paper's).
+    batch_norm: on hidden layers.  leak: slope 2**-leak of the rectifiers below zero, 0 for none.
+    qualities: settings that share all but the layers next to the latents; setting 0 is the lossless one.
+    likelihood: "bernoulli" (pixels 0 and 1) or "categorical" (0..255, as a high and a low half of 4 bits).
+    stages: of the pixels; the last `until` is the number of pixels of a patch, (image_size / grids[0])**2.
+    pixel_embed, pixel_features: channels that stand for a known pixel, and from which a pixel's table is made.
+    """
+
+    image_size: int = 28
+    form: str = "conv"
+    latents: tuple[int, ...] = (8, 4, 24)
+    widths: tuple[int, ...] = (64, 64, 128)
+    grids: tuple[int, ...] = (7, 7, 1)
+    blocks: int = 2
+    inference: str = "ladder"
+    posterior: str = "uniform"
+    skip: bool = True
+    batch_norm: bool = False
+    leak: int = 0
+    qualities: int = 1
+    likelihood: str = "bernoulli"
+    stages: tuple[Stage, ...] = (Stage(1), Stage(2), Stage(4), Stage(8), Stage(16))
+    pixel_embed: int = 2
+    pixel_features: int = 32
+
+    def __post_init__(self) -> None:
+        """Check the fields against each other; raises ValueError."""
+        _choice("form", self.form, "conv", "mlp")
+        _choice("inference", self.inference, "ladder", "bottom-up")
+        _choice("posterior", self.posterior, "gaussian", "uniform")
+        _choice("likelihood", self.likelihood, "bernoulli", "categorical")
+        if not self.latents or not len(self.latents) == len(self.widths) == len(self.grids):
+            raise ValueError("latents, widths and grids need one entry per level, and at least one")
+        if min(*self.latents, *self.widths, *self.grids, self.qualities) < 1:
+            raise ValueError("latents, widths, grids and qualities must be at least 1")
+        sides = (self.image_size, *self.grids)
+        if any(below % above for below, above in pairwise(sides)):
+            raise ValueError(f"each of image_size, then grids, must be a multiple of the next, found {sides}")
+        if self.form == "mlp" and set(self.grids) != {1}:
+            raise ValueError("form 'mlp' has grids of 1")
+        if self.qualities > 1 and not self.skip:
+            raise ValueError("several qualities need skip = true")
+        untils = [stage.until for stage in self.stages]
+        if untils != sorted(set(untils)) or not untils or untils[-1] != self.patch**2:
+            raise ValueError(f"stages must increase and end with {self.patch**2}, found {untils}")
+        if self.inference == "bottom-up" and self.posterior == "uniform":
+            raise ValueError("rounded latents need the ladder's inference: the prior is known before the posterior")
+
+    @property
+    def levels(self) -> int:
+        """How many stochastic levels."""
+        return len(self.latents)
+
+    @property
+    def patch(self) -> int:
+        """Side of the square of pixels that one position of the first grid stands for."""
+        return self.image_size // self.grids[0]
+
+    @property
+    def values(self) -> int:
+        """How many values a pixel has."""
+        return 2 if self.likelihood == "bernoulli" else 256
+
+
+def _choice(name: str, found: str, *known: str) -> None:
+    if found not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}, found {found!r}")

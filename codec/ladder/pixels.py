@@ -1,0 +1,107 @@
+"""The likelihood p(x | z): pixels in interleaved stages, each given the latents and the stages before."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ..interleaving import bayer
+from .config import LadderConfig, Stage
+from .network import conv, conv_level, rectifier
+
+HALF = 16
+"""Values of each half of an 8-bit pixel: value = 16 * high + low."""
+
+
+@dataclass(frozen=True)
+class PixelStep:
+    """One table per pixel of a stage: logits [B, P, K]. part: 0 for the high half (or whole value), 1 for the low."""
+
+    stage: int
+    part: int
+    logits: Tensor
+
+
+def patch_order(patch: int) -> Tensor:
+    """Places (raster, int64 [patch**2]) of a patch's pixels by interleaving rank: the 8x8 Bayer matrix, tiled."""
+    place = torch.arange(patch) % 8
+    return bayer(8)[place][:, place].flatten().argsort(stable=True)
+
+
+class StagedPixels(nn.Module):
+    """Tables of the pixels of every stage; the same code runs in float and, with exact leaves, in integers.
+
+    With a single linear stage this is the factorised likelihood of the paper."""
+
+    def __init__(self, config: LadderConfig) -> None:
+        """One network per stage, and a head for each half of a value."""
+        super().__init__()
+        self.config = config
+        order, starts = patch_order(config.patch), (0, *(stage.until for stage in config.stages))
+        self.places = [order[a:b].sort().values for a, b in pairwise(starts)]
+        features, embed = config.pixel_features, config.pixel_embed
+        self.nets = nn.ModuleList(self._net(stage, number) for number, stage in enumerate(config.stages))
+        self.embedding = nn.Embedding(config.values, embed)
+        self.binary = config.likelihood == "bernoulli"
+        self.high = nn.Linear(features, 1 if self.binary else HALF)
+        if not self.binary:
+            self.high_embedding = nn.Embedding(HALF, features)
+            self.low = nn.Linear(features, HALF)
+            with torch.no_grad():
+                value = torch.arange(256.0)
+                known = torch.stack([value / 128 - 1, (value > 0) * 2.0 - 1, (value > 250) * 2.0 - 1])
+                self.embedding.weight[:, : min(3, embed)] = known[:embed].T
+
+    def _net(self, stage: Stage, number: int) -> nn.Module:
+        config, side = self.config, self.config.grids[0]
+        inputs = config.widths[0] + sum(map(len, self.places[:number])) * config.pixel_embed
+        outputs = len(self.places[number]) * config.pixel_features
+        if not stage.width:
+            return nn.Conv2d(inputs, outputs, 1)
+        body = conv_level(config, inputs, stage.width, side, stage.blocks)
+        return nn.Sequential(*body, rectifier(config), conv(stage.width, outputs))
+
+    def walk(self, context: Tensor) -> Generator[PixelStep, Tensor, Tensor]:
+        """Yields the steps and receives the symbols int64 [B, P] of each; context [B, widths[0], side, side].
+
+        Returns the values int64 [B, patch**2, side, side]."""
+        values = torch.zeros(
+            len(context), self.config.patch**2, *context.shape[2:], dtype=torch.int64, device=context.device
+        )
+        known = [context]
+        for number, places in enumerate(self.places):
+            features = self.nets[number](torch.cat(known, 1)).unflatten(1, (len(places), -1))
+            value = yield from self._value(number, features.permute(0, 1, 3, 4, 2).flatten(1, 3))
+            value = value.unflatten(1, (len(places), *context.shape[2:]))
+            values[:, places] = value
+            if number + 1 < len(self.places):
+                known.append(self.embedding(value).permute(0, 1, 4, 2, 3).flatten(1, 2))
+        return values
+
+    def _value(self, number: int, features: Tensor) -> Generator[PixelStep, Tensor, Tensor]:
+        """Features [B, P, F] -> values int64 [B, P]."""
+        if self.binary:
+            logit = self.high(torch.relu(features) if self.config.stages[number].width else features)
+            return (yield PixelStep(number, 0, torch.cat([torch.zeros_like(logit), logit], -1)))
+        high = yield PixelStep(number, 0, self.high(torch.relu(features)))
+        low = yield PixelStep(number, 1, self.low(torch.relu(features + self.high_embedding(high))))
+        return high * HALF + low
+
+    def symbols(self, values: Tensor, step: PixelStep) -> Tensor:
+        """What is coded in a step: values int64 [B, patch**2, side, side] (`to_patches`) -> int64 [B, P]."""
+        own = values[:, self.places[step.stage]].flatten(1)
+        if self.binary:
+            return own
+        return own % HALF if step.part else own // HALF
+
+    def to_patches(self, pixels: Tensor) -> Tensor:
+        """Values [B, S, S] -> [B, patch**2, side, side]."""
+        return nn.functional.pixel_unshuffle(pixels[:, None], self.config.patch)
+
+    def from_patches(self, values: Tensor) -> Tensor:
+        """Inverse of `to_patches`."""
+        return nn.functional.pixel_shuffle(values, self.config.patch)[:, 0]
