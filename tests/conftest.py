@@ -10,9 +10,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.vq.config import Level, VQConfig
-from vqcodec.training.config import Recipe, VQRecipe, VQTrain
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, VQRecipe, VQTrain
+from vqcodec.training.datasets import Dataset, binarise
 from vqcodec.training.export import export
 from vqcodec.training.loop import train
 
@@ -65,3 +66,52 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, di
     task = train(tiny_recipe, torch.from_numpy(digit_set.images), folder)
     assert task is not None
     return export(task, tiny_recipe, digit_set, folder, steps=tiny_recipe.train.epochs)
+
+
+def _tiny_ladder(name: str, **model: object) -> LadderRecipe:
+    """60 steps of all eight digits on three small levels of latents."""
+    config = LadderConfig(
+        latents=(2, 2, 4), widths=(8, 8, 16), grids=(7, 7, 1), blocks=1, pixel_embed=2, pixel_features=8,
+        stages=(Stage(4, 8, 1), Stage(16, 8, 1)), **model,
+    )  # fmt: skip
+    weights = (0.001, 0.01) if config.qualities > 1 else ()
+    schedule = LadderTrain(
+        epochs=60, batch_size=8, learning_rate=1e-2, warmup_steps=5, rd_weights=weights, precision="float32"
+    )
+    return LadderRecipe(name, "mnist", "for tests", config, schedule)
+
+
+def _trained(recipe: LadderRecipe, images: NDArray[np.uint8], data: Dataset, folder: Path) -> Path:
+    task = train(recipe, torch.from_numpy(images), folder)
+    assert task is not None
+    return export(task, recipe, data, folder, steps=recipe.train.epochs)
+
+
+@pytest.fixture(scope="session")
+def tiny_ladder_recipe() -> LadderRecipe:
+    """A Ladder VAE of 8-bit pixels with a lossless and two lossy qualities."""
+    return _tiny_ladder("tiny-ladder", qualities=3, likelihood="categorical")
+
+
+@pytest.fixture(scope="session")
+def tiny_binary_recipe() -> LadderRecipe:
+    """A Ladder VAE of binary pixels."""
+    return _tiny_ladder("tiny-binary")
+
+
+@pytest.fixture(scope="session")
+def tiny_ladder(tmp_path_factory: pytest.TempPathFactory, tiny_ladder_recipe: LadderRecipe, digit_set: Dataset) -> Path:
+    """Weights file of a small Ladder VAE of 8-bit digits; not built in, so pass the path as the model."""
+    return _trained(tiny_ladder_recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-ladder"))
+
+
+@pytest.fixture(scope="session")
+def tiny_binary(tmp_path_factory: pytest.TempPathFactory, tiny_binary_recipe: LadderRecipe, digit_set: Dataset) -> Path:
+    """Weights file of a small Ladder VAE of binary digits (pixels 0 and 255)."""
+    return _trained(tiny_binary_recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-binary"))
+
+
+@pytest.fixture(scope="session")
+def binary_digits(digits: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The real digits, every pixel sampled once: uint8 [8, 28, 28] of 0 and 255."""
+    return binarise(digits, "tests")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from ..exact.layers import Leaky, Residual
@@ -44,11 +45,16 @@ def block(config: LadderConfig, width: int, side: int) -> Residual:
     )
 
 
-def head(inputs: int, latents: int) -> nn.Conv2d:
-    """Mean and log scale of a Gaussian, at first N(0, 1)."""
+def head(inputs: int, latents: int, gain: float, log_scale: float) -> nn.Conv2d:
+    """Mean and log scale of a Gaussian. gain: of the mean's initial weights; log_scale: the initial one.
+
+    Rounded latents learn soonest if they start well above the rounding noise: wide priors, sure and loud posteriors."""
     layer = conv(inputs, 2 * latents)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
+    with torch.no_grad():
+        layer.weight[:latents] *= gain
+        layer.weight[latents:] = 0.0
+        layer.bias[:latents] = 0.0
+        layer.bias[latents:] = log_scale
     return layer
 
 
