@@ -59,7 +59,7 @@ def main() -> None:
 @click.argument("source", metavar="IN.png", type=_PATH)
 @click.argument("target", metavar="[OUT.vqc]", type=_PATH, required=False)
 @click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
-@click.option("--quality", type=click.IntRange(1, 100), help="1 (smallest file) to 100 (best); default: the best.")
+@click.option("--quality", type=click.IntRange(1, 100), help="1 (smallest file) to 100 (best); default: 60, or a named model's best.")
 @click.option("--lossless", is_flag=True, help="Keep every pixel.")
 @_DEVICE
 @_FORCE
@@ -88,7 +88,7 @@ def compress(
         blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
     files.write_bytes(target, blob, force)
     told = api.info(blob, max_pixels)
-    if told.lossless and not lossless and model not in ("auto", "plain"):
+    if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
         click.echo(f"note: {model} renders this image badly or no smaller; it was stored losslessly", err=True)
     if len(blob) > image.size:
         click.echo("note: the output is larger than the input, whose pixels were stored losslessly", err=True)

@@ -27,7 +27,10 @@ from .weights_file import Description
 BATCH = 256  # images that go through a model at once; results do not depend on it
 _ZLIB_FRAME = 6  # bytes of zlib's header and checksum, which plain files do without
 _CLEARLY = 3  # a plain file is never that much smaller than bare deflate of the pixels
-_BITS_PER_DB = 40.0  # what a dB of PSNR is worth where two models fit: the slope of the models' rate-distortion curves
+DEFAULT_QUALITY = 60
+"""What `model="auto"` takes for quality None."""
+_TYPICAL_ABOVE_FLOOR_DB = 6.5  # how far the mean PSNR of known images lies above a model's floor
+_LUCKY_DB = 4.0  # how far above the mean an image may come out
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,6 @@ class _Attempt:
     psnr_db: float
     lossless: bool
 
-    @property
-    def cost(self) -> float:
-        return 8 * len(self.blob) - _BITS_PER_DB * self.psnr_db
-
 
 def encode(
     image: AnyImage,
@@ -87,9 +86,10 @@ def encode_batch(
     images: Pillow images, arrays or tensors (`images.to_pil` says which), or one array [N, H, W].
     model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
     lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it.
-    quality: 1..100, None for the best of the model; models have a few rates, and the asked quality is rounded up to
-    one. An image that a model renders worse than anything it was made for (the model's PSNR floor for that rate) is
-    stored losslessly instead, and so is one that is smaller that way; `info` tells.
+    quality: 1..100. With "auto" it asks for a PSNR (`target_psnr_db`; None: for that of DEFAULT_QUALITY), and the
+    smallest file that reaches it is kept; with a named model it asks for one of the model's few rates, rounded up
+    (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
+    is good enough the image is stored losslessly, and also where that is smaller; `info` tells.
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """
@@ -128,7 +128,11 @@ def encode_with_models(
     for start in range(0, len(numbers), BATCH):
         part = numbers[start : start + BATCH]
         stack, modes = np.stack([planes[number] for number in part]), [images[number].mode for number in part]
-        best = _best_lossless(chosen, stack, modes) if lossless else _best_lossy(chosen, stack, modes, quality)
+        best = (
+            _best_lossless(chosen, stack, modes)
+            if lossless
+            else _best_lossy(chosen, stack, modes, quality, model == "auto")
+        )
         for number, attempt in zip(part, best, strict=True):
             size = partial(plain_size or size_if_plain, number)
             if attempt is not None and not _plain_is_smaller(planes[number], attempt, size):
@@ -277,16 +281,20 @@ def _planes(images: Sequence[Image.Image], chosen: Sequence[Model], model: str) 
 
 
 def _best_lossy(
-    chosen: Sequence[Model], pixels: NDArray[np.uint8], modes: Sequence[str], quality: int | None
+    chosen: Sequence[Model], pixels: NDArray[np.uint8], modes: Sequence[str], quality: int | None, auto: bool
 ) -> list[_Attempt | None]:
-    """The cheapest lossy attempt above its model's floor of every image; else the smallest lossless one.
+    """The smallest lossy attempt of every image that is good enough; else the smallest lossless one.
 
-    pixels uint8 [B, S, S]. None where no model fits."""
-    tried = [
-        _attempts(candidate, pixels, modes, _setting_for(candidate, quality))
-        for candidate in chosen
-        if candidate.codec.lossy_settings
-    ]
+    Good enough: as asked, if the model is chosen here; else above the floor of the model that was named. pixels uint8
+    [B, S, S]. None where no model fits."""
+    lossy = [candidate for candidate in chosen if candidate.codec.lossy_settings]
+    if auto:
+        target = target_psnr_db(DEFAULT_QUALITY if quality is None else quality)
+        tried = [_reaching(candidate, pixels, modes, target) for candidate in lossy]
+        only = [candidate for candidate in chosen if not candidate.codec.lossy_settings]  # cheap, and better than asked
+        tried += [_attempts(candidate, pixels, modes, LOSSLESS) for candidate in only]
+    else:
+        tried = [_above_floor(candidate, pixels, modes, quality) for candidate in lossy]
     best = _cheapest(tried, len(pixels))
     left = [number for number, attempt in enumerate(best) if attempt is None]
     if left:
@@ -295,6 +303,39 @@ def _best_lossy(
         for number, attempt in zip(left, again, strict=True):
             best[number] = attempt
     return best
+
+
+def target_psnr_db(quality: int) -> float:
+    """The PSNR in dB that a quality of 1..100 asks for: 22.16 to 38."""
+    return 22 + 0.16 * quality
+
+
+def _reaching(model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], target_db: float) -> list[_Attempt | None]:
+    """Every image at the lowest setting of a model that renders it with at least target_db, None where none does.
+
+    Settings that are all but sure to miss are not tried."""
+    best: list[_Attempt | None] = [None] * len(pixels)
+    left = list(range(len(pixels)))
+    for setting in range(1, model.codec.lossy_settings + 1):
+        typical = model.codec.floor(setting) + _TYPICAL_ABOVE_FLOOR_DB
+        last = setting == model.codec.lossy_settings
+        if not left or typical + (_LUCKY_DB if last else 0) < target_db:
+            continue
+        tried = _attempts(model, pixels[left], [modes[number] for number in left], setting)
+        for number, attempt in zip(left, tried, strict=True):
+            best[number] = attempt if attempt is not None and attempt.psnr_db >= target_db else None
+        left = [number for number in left if best[number] is None]
+    return best
+
+
+def _above_floor(
+    model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], quality: int | None
+) -> list[_Attempt | None]:
+    """Every image at the setting that a quality asks a model for, None where it falls below the model's floor."""
+    setting = -(-(100 if quality is None else quality) * model.codec.lossy_settings // 100)
+    floor = model.codec.floor(setting)
+    tried = _attempts(model, pixels, modes, setting)
+    return [attempt if attempt is not None and attempt.psnr_db >= floor else None for attempt in tried]
 
 
 def _best_lossless(chosen: Sequence[Model], pixels: NDArray[np.uint8], modes: Sequence[str]) -> list[_Attempt | None]:
@@ -306,29 +347,22 @@ def _cheapest(tried: Sequence[Sequence[_Attempt | None]], images: int) -> list[_
     found: list[_Attempt | None] = []
     for number in range(images):
         there = [attempts[number] for attempts in tried]
-        found.append(min((a for a in there if a is not None), key=lambda attempt: attempt.cost, default=None))
+        found.append(min((a for a in there if a is not None), key=lambda attempt: len(attempt.blob), default=None))
     return found
 
 
-def _setting_for(model: Model, quality: int | None) -> int:
-    return -(-(100 if quality is None else quality) * model.codec.lossy_settings // 100)
-
-
 def _attempts(model: Model, pixels: NDArray[np.uint8], modes: Sequence[str], setting: int) -> list[_Attempt | None]:
-    """Every image coded with one model; None where the model does not fit or renders it below its floor.
+    """Every image coded with one model; None where it has values that the model does not know.
 
     pixels uint8 [B, S, S]."""
     attempts: list[_Attempt | None] = [None] * len(pixels)
     fit = [number for number, image in enumerate(pixels) if model.codec.fits(image)]
     if not fit:
         return attempts
-    floor = model.codec.floor(setting)
     for number, coded in zip(fit, model.codec.encode_images(pixels[fit], setting), strict=True):
         error = coded.x_hat.astype(np.int32) - pixels[number]
-        psnr = psnr_db(int((error**2).sum()), error.size)
-        if psnr >= floor:
-            blob = container.write(_header(model, modes[number], coded), coded.payload)
-            attempts[number] = _Attempt(blob, psnr, setting == LOSSLESS)
+        blob = container.write(_header(model, modes[number], coded), coded.payload)
+        attempts[number] = _Attempt(blob, psnr_db(int((error**2).sum()), error.size), setting == LOSSLESS)
     return attempts
 
 

@@ -50,6 +50,7 @@ def head(inputs: int, latents: int, gain: float, log_scale: float) -> nn.Conv2d:
 
     Rounded latents learn soonest if they start well above the rounding noise: wide priors, sure and loud posteriors."""
     layer = conv(inputs, 2 * latents)
+    assert layer.bias is not None
     with torch.no_grad():
         layer.weight[:latents] *= gain
         layer.weight[latents:] = 0.0
