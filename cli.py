@@ -59,7 +59,11 @@ def main() -> None:
 @click.argument("source", metavar="IN.png", type=_PATH)
 @click.argument("target", metavar="[OUT.vqc]", type=_PATH, required=False)
 @click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
-@click.option("--quality", type=click.IntRange(1, 100), help="1 (smallest file) to 100 (best); default: 60, or a named model's best.")
+@click.option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    help="1 (smallest file) to 100 (best); default: 60, or a named model's best.",
+)
 @click.option("--lossless", is_flag=True, help="Keep every pixel.")
 @_DEVICE
 @_FORCE
@@ -205,10 +209,10 @@ def train(
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
-def _measurement(module: str, doc: str) -> Callable[..., None]:
-    """A command that runs `evaluate` of a module of `eval` and shows its `table`."""
+def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., None]:
+    """A command that runs `evaluate` of a module of `eval` and shows its `table`. models: whether it takes several."""
 
-    @click.argument("model", metavar="MODEL")
+    @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
     @click.option("--split", default="test", show_default=True)
     @click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
@@ -217,7 +221,7 @@ def _measurement(module: str, doc: str) -> Callable[..., None]:
     @_DEVICE
     @_JSON
     def command(
-        model: str,
+        model: str | tuple[str, ...],
         data: str,
         split: str,
         data_dir: Path | None,
@@ -243,7 +247,7 @@ def _measurement(module: str, doc: str) -> Callable[..., None]:
 
 @main.group()
 def bench() -> None:
-    """Measure speed, and rate and distortion beside classical codecs."""
+    """Measure speed, and size, rate and distortion beside classical codecs."""
 
 
 @bench.command()
@@ -256,10 +260,16 @@ def plot(source: Path, target: Path) -> None:
     plot(source, target)
 
 
-_EVAL_DOC = "Measure a model on a data set: real file sizes, prior cross-entropy, distortion, codebook use, speed."
-main.command("eval")(_measurement(".eval.vq", _EVAL_DOC))
-bench.command("speed")(_measurement(".eval.bench.speed", "Time encoding and decoding of a data set; median of 5 runs."))
-bench.command("rd")(_measurement(".eval.bench.rd", "Compare rate and distortion on a data set with classical codecs."))
+_EVAL_DOC = """Measure a model on a data set: real file sizes beside code lengths, distortion, speed.
+
+Also, by family: codebook use; or KL, active units and -ELBO."""
+_SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
+_RD_DOC = "Compare rate and distortion of models on a data set with classical codecs."
+_LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
+main.command("eval")(_measurement(".eval.model", _EVAL_DOC))
+bench.command("speed")(_measurement(".eval.bench.speed", _SPEED_DOC))
+bench.command("rd")(_measurement(".eval.bench.rd", _RD_DOC, models=True))
+bench.command("lossless")(_measurement(".eval.bench.lossless", _LOSSLESS_DOC, models=True))
 
 
 @main.group()

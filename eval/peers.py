@@ -26,34 +26,66 @@ class Peer:
     decode: Callable[[bytes], Images]
 
 
+_LOSSY = (1, 5, 10, 20, 35, 50, 65, 80, 90, 95, 98, 100)  # qualities
+
+
 def peers() -> dict[str, Peer]:
     """The codecs that this machine has, by name: JPEG XL comes with imagecodecs, AVIF with some builds of Pillow."""
-    lossy: tuple[int | None, ...] = (1, 5, 10, 20, 35, 50, 65, 80, 90)
     found = [
-        Peer("PNG", (None,), partial(_save, "PNG", {"optimize": True}), _open),
-        Peer("WebP lossless", (None,), partial(_save, "WEBP", {"lossless": True, "quality": 100, "method": 6}), _open),
-        Peer("WebP", lossy, partial(_save, "WEBP", {"method": 6}), _open),
-        Peer("JPEG", lossy, partial(_save, "JPEG", {"optimize": True}), _open),
+        *lossless_peers(binary=False),
+        Peer("WebP", _LOSSY, partial(_save, "WEBP", {"method": 6}), _open),
+        Peer("JPEG", _LOSSY, partial(_save, "JPEG", {"optimize": True}), _open),
     ]
     if features.check("avif"):
-        found.append(Peer("AVIF", lossy, partial(_save, "AVIF", {"subsampling": "4:0:0"}), _open))
-    if jpegxl := _jpegxl():
-        found.append(jpegxl)
+        found.append(Peer("AVIF", _LOSSY, partial(_save, "AVIF", {"subsampling": "4:0:0"}), _open))
+    if jpegxl := _imagecodecs():
+        qualities = (1, 10, 30, 50, 70, 80, 90, 95, 98, 99)
+        found.append(Peer("JPEG XL", qualities, partial(_encode_jpegxl, jpegxl), jpegxl.jpegxl_decode))
     return {peer.name: peer for peer in found}
 
 
-def _jpegxl() -> Peer | None:
+def lossless_peers(binary: bool) -> list[Peer]:
+    """The lossless codecs that this machine has, at their smallest. binary: for pixels 0 and 255 only, of one bit."""
+    save = _save_binary if binary else _save
+    found = [
+        Peer("PNG", (None,), partial(save, "PNG", {"optimize": True}), _open),
+        Peer("WebP lossless", (None,), partial(_save, "WEBP", {"lossless": True, "quality": 100, "method": 6}), _open),
+    ]
+    if binary and features.check("libtiff"):
+        found.append(Peer("TIFF G4", (None,), partial(_save_binary, "TIFF", {"compression": "group4"}), _open))
+    if jpegxl := _imagecodecs():
+        encode, decode = partial(_encode_jpegxl_lossless, jpegxl, binary), partial(_decode_jpegxl, jpegxl, binary)
+        found.append(Peer("JPEG XL lossless", (None,), encode, decode))
+    return found
+
+
+def _imagecodecs() -> Any | None:
+    """imagecodecs, if it is there with JPEG XL."""
     try:
         import imagecodecs
     except ImportError:
         return None
-    if not imagecodecs.JPEGXL.available:
-        return None
-    return Peer("JPEG XL", (1, 10, 30, 50, 70, 80, 90), partial(_encode_jpegxl, imagecodecs), imagecodecs.jpegxl_decode)
+    return imagecodecs if imagecodecs.JPEGXL.available else None
 
 
 def _encode_jpegxl(imagecodecs: Any, image: Images, quality: int | None) -> bytes:
-    return bytes(imagecodecs.jpegxl_encode(image, level=quality, effort=7))
+    return bytes(imagecodecs.jpegxl_encode(image, level=quality, effort=9))
+
+
+def _encode_jpegxl_lossless(imagecodecs: Any, binary: bool, image: Images, _: int | None) -> bytes:
+    levels, bits = (image // 255, 1) if binary else (image, 8)
+    return bytes(imagecodecs.jpegxl_encode(levels, lossless=True, effort=10, bitspersample=bits))
+
+
+def _decode_jpegxl(imagecodecs: Any, binary: bool, data: bytes) -> Images:
+    levels: Images = imagecodecs.jpegxl_decode(data)
+    return levels * np.uint8(255) if binary else levels
+
+
+def _save_binary(kind: str, options: dict[str, Any], image: Images, _: int | None) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image > 0).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def _save(kind: str, options: dict[str, Any], image: Images, quality: int | None) -> bytes:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Cell = tuple[str, str, int]
+"""A row of a table: label, key of its values, decimals."""
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -18,3 +22,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def number(value: float | None, decimals: int = 0) -> str:
     """A number with thousands separated; a dash for None."""
     return "-" if value is None else f"{value:,.{decimals}f}"
+
+
+def cells(rows: Sequence[Cell], columns: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Label and the columns' values of every row."""
+    return [[text, *(number(column[key], decimals) for column in columns)] for text, key, decimals in rows]
+
+
+def heading(text: str, columns: int) -> list[list[str]]:
+    """A row that names the rows below it."""
+    return [[f"-- {text}", *[""] * columns]]

@@ -1,4 +1,4 @@
-"""`vqcodec bench rd MODEL --data mnist`: rate and distortion of a model beside classical codecs, as whole files."""
+"""`vqcodec bench rd MODEL... --data mnist`: rate and distortion of models beside classical codecs, as whole files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ...bitstream.errors import VqcodecError
-from ...codec import api, models
+from ...codec import models
 from ...training.datasets import load
-from ..environment import Environment, environment
+from .. import files
+from ..environment import Environment, environment, line
 from ..metrics import Distortion, Images, bits_per_dim, distortion
 from ..peers import Peer, peers
 from ..tables import aligned, number
-from ..vq import quality_of
 
 _TICKS = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]  # bytes, on a logarithmic axis
 
@@ -39,18 +39,34 @@ class RatePoint:
 
 
 @dataclass(frozen=True)
-class RateDistortion:
-    """Points of all codecs on the same images."""
+class Comparison:
+    """A lossy point of ours beside the classical codec that needs the fewest bytes for at least its PSNR.
+
+    best_bytes: between the points of the codec's curve, log bytes are linear in the PSNR.  ratio: ours over best."""
 
     model: str
+    quality: int
+    psnr_db_of_mse: float
+    bytes_per_image: float
+    best: str
+    best_bytes: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """Points of all codecs on the same images, those of the models first."""
+
+    models: list[str]
     data: str
     images: int
     environment: Environment
     points: list[RatePoint]
+    comparisons: list[Comparison]
 
 
 def evaluate(
-    model: str,
+    names: Sequence[str],
     data: str,
     split: str = "test",
     data_dir: Path | None = None,
@@ -59,25 +75,35 @@ def evaluate(
 ) -> dict[str, Any]:
     """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
     images = load(data, split, data_dir).images[:limit]
-    return asdict(measure(model, images, f"{data} {split}", device))
+    return asdict(measure(names, images, f"{data} {split}", device))
 
 
-def measure(model: str, images: Images, data: str, device: str = "cpu") -> RateDistortion:
-    """A point per number of levels of a model and per quality of each peer, on images uint8 [N, S, S].
+def measure(names: Sequence[str], images: Images, data: str, device: str = "cpu") -> RateDistortion:
+    """A point per setting of each model (name or weights file) and per quality of each peer, on images uint8 [N, S, S].
 
-    Raises ModelMismatch for an unknown model, UnsupportedImage for images of another size than its own."""
-    loaded = models.load(model, device)
-    points = []
-    for levels in range(1, loaded.levels + 1):
-        quality = quality_of(levels, loaded.levels)
-        blobs = api.encode_batch(images, model, quality=quality, device=device)
-        decoded = np.stack(api.decode_batch(blobs, "numpy", model, device))
-        points.append(_point(loaded.name, quality, images, blobs, decoded))
-    points += [_peer_point(peer, quality, images) for peer in peers().values() for quality in peer.qualities]
-    return RateDistortion(loaded.name, data, len(images), environment(device), points)
+    Raises ModelMismatch for an unknown model, UnsupportedImage for images that a model does not take."""
+    ours = [point for name in names for point in model_points(name, images, device)]
+    theirs = [peer_point(peer, quality, images) for peer in peers().values() for quality in peer.qualities]
+    comparisons = [compare(point, theirs) for point in ours if point.quality is not None]
+    known = list(dict.fromkeys(point.codec for point in ours))
+    return RateDistortion(known, data, len(images), environment(device), ours + theirs, comparisons)
 
 
-def _peer_point(peer: Peer, quality: int | None, images: Images) -> RatePoint:
+def model_points(name: str, images: Images, device: str = "cpu") -> list[RatePoint]:
+    """A point per setting of a model, lossless first. Raises as `measure` does."""
+    model = models.load(name, device)
+    return [model_point(name, model, setting, images, device) for setting in files.settings_of(model.codec)]
+
+
+def model_point(name: str, model: models.Model, setting: int, images: Images, device: str = "cpu") -> RatePoint:
+    """Whole files of a model at one setting. Raises UnsupportedImage."""
+    asked = files.ask(setting, model.codec.lossy_settings)
+    blobs = files.encode(images, name, model, asked, device)
+    return _point(model.name, asked.quality, images, blobs, files.decode(blobs, name, device))
+
+
+def peer_point(peer: Peer, quality: int | None, images: Images) -> RatePoint:
+    """Whole files of a peer at one quality."""
     blobs = [peer.encode(image, quality) for image in images]
     return _point(peer.name, quality, images, blobs, np.stack([peer.decode(blob) for blob in blobs]))
 
@@ -87,8 +113,39 @@ def _point(codec: str, quality: int | None, images: Images, blobs: Sequence[byte
     return RatePoint(codec, quality, size, bits_per_dim(size, images), distortion(images, decoded))
 
 
+def compare(ours: RatePoint, theirs: Sequence[RatePoint]) -> Comparison:
+    """One of our lossy points beside the best of the peers' points, of which at least one is lossless."""
+    assert ours.quality is not None
+    psnr = ours.distortion.psnr_db_of_mse
+    curves = {codec: [p for p in theirs if p.codec == codec] for codec in dict.fromkeys(p.codec for p in theirs)}
+    needed = {codec: bytes_at(psnr, curve) for codec, curve in curves.items()}
+    size, best = min((size, codec) for codec, size in needed.items() if size is not None)
+    return Comparison(ours.codec, ours.quality, psnr, ours.bytes_per_image, best, size, ours.bytes_per_image / size)
+
+
+def bytes_at(psnr_db: float, curve: Sequence[RatePoint]) -> float | None:
+    """Bytes that a codec needs for at least a PSNR (of the mean MSE); None if its best point falls short of it.
+
+    Below its worst point, that point's bytes. A point that another one beats in both bytes and PSNR does not count."""
+    best: list[tuple[float, float]] = []  # PSNR and bytes, both falling
+    for point in sorted(curve, key=lambda point: (-point.distortion.psnr_db_of_mse, point.bytes_per_image)):
+        if not best or point.bytes_per_image < best[-1][1]:
+            best.append((point.distortion.psnr_db_of_mse, point.bytes_per_image))
+    psnrs, sizes = zip(*reversed(best), strict=True)
+    return None if psnr_db > psnrs[-1] else float(np.exp(np.interp(psnr_db, psnrs, np.log(sizes))))
+
+
 def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text, a row per point."""
+    """The result of `evaluate` as text: a row per point, then a row per lossy point of ours beside the best peer."""
+    head = f"{', '.join(result['models'])} on {result['data']}, {result['images']:,} images"
+    parts = [head, points_table(result["points"])]
+    if result["comparisons"]:
+        parts += ["\nthe best classical codec at equal PSNR (of the mean MSE)", _comparisons(result["comparisons"])]
+    return "\n".join([*parts, line(result["environment"])])
+
+
+def points_table(points: Sequence[dict[str, Any]]) -> str:
+    """A row per point."""
     head = ["codec", "quality", "bytes/image", "bits/dim", "PSNR, dB (mean)", "PSNR, dB (of MSE)", "SSIM"]
     rows = [
         [
@@ -100,9 +157,26 @@ def table(result: dict[str, Any]) -> str:
             number(point["distortion"]["psnr_db_of_mse"], 2),
             number(point["distortion"]["ssim"], 4),
         ]
-        for point in result["points"]
+        for point in points
     ]
-    return f"{result['model']} on {result['data']}, {result['images']:,} images\n{aligned([head, *rows])}"
+    return aligned([head, *rows])
+
+
+def _comparisons(comparisons: Sequence[dict[str, Any]]) -> str:
+    head = ["model", "quality", "PSNR, dB (of MSE)", "bytes/image", "best", "its bytes/image", "ours/best"]
+    rows = [
+        [
+            row["model"],
+            number(row["quality"]),
+            number(row["psnr_db_of_mse"], 2),
+            number(row["bytes_per_image"], 2),
+            row["best"],
+            number(row["best_bytes"], 2),
+            number(row["ratio"], 3),
+        ]
+        for row in comparisons
+    ]
+    return aligned([head, *rows])
 
 
 def plot(source: Path, target: Path) -> None:

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...codec import api, models
+from ...codec import models
+from ...codec.models import Model
 from ...training.datasets import load
+from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Images
 from ..peers import Peer, peers
 from ..tables import aligned, number
-from ..vq import quality_of
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Speed:
-    """Timings of a model at every number of levels, and of peers."""
+    """Timings of a model at every setting, and of peers."""
 
     model: str
     data: str
@@ -65,22 +66,20 @@ def measure(model: str, images: Images, data: str, device: str = "cpu", repeats:
 
     Raises ModelMismatch for an unknown model, UnsupportedImage for images of another size than its own."""
     loaded = models.load(model, device)
-    timings = []
-    for levels in range(1, loaded.levels + 1):
-        quality = quality_of(levels, loaded.levels)
-        timings.append(_time_model(f"{levels} level(s)", model, quality, images, device, repeats))
+    timings = [
+        _time_model(loaded, model, setting, images, device, repeats) for setting in files.settings_of(loaded.codec)
+    ]
     known = peers()
     timings += [_time_peer(known[name], quality, images, repeats) for name, quality in _PEERS.items()]
     return Speed(loaded.name, data, len(images), environment(device), timings)
 
 
-def _time_model(name: str, model: str, quality: int, images: Images, device: str, repeats: int) -> Timing:
-    def encode() -> list[bytes]:
-        return api.encode_batch(images, model, quality=quality, device=device)
-
-    blobs, encode_s = _seconds(encode, repeats)
-    _, decode_s = _seconds(lambda: api.decode_batch(blobs, "numpy", model, device), repeats)
-    return _timing(name, blobs, encode_s, decode_s)
+def _time_model(model: Model, name: str, setting: int, images: Images, device: str, repeats: int) -> Timing:
+    of = model.codec.lossy_settings
+    asked = files.ask(setting, of)
+    blobs, encode_s = _seconds(lambda: files.encode(images, name, model, asked, device), repeats)
+    _, decode_s = _seconds(lambda: files.decode(blobs, name, device), repeats)
+    return _timing(files.label(setting, of), blobs, encode_s, decode_s)
 
 
 def _time_peer(peer: Peer, quality: int | None, images: Images, repeats: int) -> Timing:
