@@ -1,9 +1,9 @@
 """`python -m vqcodec.eval.exactness MODEL --data mnist`: proves that files do not depend on how they were computed.
 
 Every image is encoded with every batch size, thread count, oneDNN setting and back end of exact sums (and device). All
-files must be the same bytes, and decode to the same pixels under every setting. The exact prior's tables are compared
-with the int64 oracle's. `--write FILE` keeps the files in one .npz, `--check FILE` compares with and decodes those made
-on another machine."""
+files must be the same bytes, and decode to the same pixels under every setting. The tables that symbols are coded with
+are compared with the int64 oracle's. `--write FILE` keeps the files in one .npz, `--check FILE` compares with and
+decodes those made on another machine."""
 
 from __future__ import annotations
 
@@ -20,15 +20,22 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..bitstream.errors import VqcodecError
+from ..bitstream.errors import UnsupportedImage, VqcodecError
 from ..codec import api, models
-from ..codec.exact.oracle import prior_frequencies
+from ..codec.exact.oracle import prior_frequencies, stored
+from ..codec.family import LOSSLESS
+from ..codec.ladder import oracle as ladder_oracle
+from ..codec.ladder.codec import LadderCodec
+from ..codec.ladder.model import Step
 from ..codec.models import Model
+from ..codec.vq.codec import VQCodec
 from ..training.datasets import load
+from . import files
 from .environment import environment, line
 from .metrics import Images
-from .tables import aligned, number
+from .tables import aligned
 
 BATCHES, THREADS = (1, 7, 256), (1, 2)
 CPU_MODES = ((True, "auto"), (True, "float64"), (False, "auto"))  # oneDNN on?, VQCODEC_EXACT
@@ -60,7 +67,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Files:
-    """Coded images. source: SHA-256 of the weights file, then of the pixels of the images, in hexadecimal."""
+    """Coded images.
+
+    source: SHA-256 of the weights file, then of the pixels of the images, in hexadecimal, then the setting."""
 
     source: str
     blobs: list[bytes]
@@ -92,11 +101,25 @@ def settings(devices: Sequence[str]) -> list[Setting]:
     return cpu + other
 
 
-def encode(images: Images, model: str, setting: Setting) -> list[bytes]:
-    """Files of images uint8 [N, S, S], made under a setting."""
+def setting_for(model: Model, quality: int | None, lossless: bool) -> int:
+    """The setting of a model that is asked for; by default lossless if it has that, else its best rate.
+
+    Raises UnsupportedImage for one that it does not have."""
+    codec = model.codec
+    if quality is None and codec.has_lossless:
+        return LOSSLESS
+    if lossless or not codec.lossy_settings:
+        raise UnsupportedImage(f"{model.name} has no {'lossless' if lossless else 'lossy'} coding")
+    return -(-(quality or 100) * codec.lossy_settings // 100)
+
+
+def encode(images: Images, model: str, number: int, setting: Setting) -> list[bytes]:
+    """Files of images uint8 [N, S, S] at setting `number` of the model, made under a setting of the machine."""
     with _under(setting):
+        loaded = models.load(model, setting.device)
+        asked = files.ask(number, loaded.codec.lossy_settings)
         parts = [
-            api.encode_batch(images[start : start + setting.batch], model, device=setting.device)
+            files.encode(images[start : start + setting.batch], model, loaded, asked, setting.device)
             for start in range(0, len(images), setting.batch)
         ]
     return [blob for part in parts for blob in part]
@@ -106,21 +129,22 @@ def decode(blobs: Sequence[bytes], model: str, setting: Setting) -> Images:
     """Pixels uint8 [N, S, S] of files, decoded under a setting."""
     with _under(setting):
         parts = [
-            api.decode_batch(blobs[start : start + setting.batch], "numpy", model, setting.device)
+            files.decode(blobs[start : start + setting.batch], model, setting.device)
             for start in range(0, len(blobs), setting.batch)
         ]
-    return np.stack([image for part in parts for image in part])
+    return np.concatenate(parts)
 
 
-def matrix(images: Images, model: str, devices: Sequence[str] = ("cpu",)) -> tuple[Files, list[Outcome]]:
-    """Files made under the first setting, and what every setting makes of the images and of these files."""
+def matrix(images: Images, model: str, number: int, devices: Sequence[str] = ("cpu",)) -> tuple[Files, list[Outcome]]:
+    """Files of setting `number` of the model, made under the first setting, and what every setting makes of the images
+    and of these files."""
     first, *others = settings(devices)
-    blobs = encode(images, model, first)
-    source = models.load(model).sha256.hex() + _sha256([images.tobytes()])
+    blobs = encode(images, model, number, first)
+    source = models.load(model).sha256.hex() + _sha256([images.tobytes()]) + f"/{number}"
     reference = Files(source, blobs, decode(blobs, model, first))
     outcomes = [Outcome(first, _sha256(blobs), _sha256([reference.pixels.tobytes()]))]
     for setting in others:
-        made, pixels = encode(images, model, setting), decode(blobs, model, setting)
+        made, pixels = encode(images, model, number, setting), decode(blobs, model, setting)
         outcomes.append(Outcome(setting, _sha256(made), _sha256([pixels.tobytes()])))
     return reference, outcomes
 
@@ -133,17 +157,39 @@ class Agreement:
     different: int
 
 
+def against_oracle(model: Model, images: Images, number: int) -> Agreement:
+    """Tables (of a ladder also symbols) of images uint8 [N, S, S] at a setting against those of the int64 oracle."""
+    if isinstance(model.codec, VQCodec):
+        return _vq_against_oracle(model.codec, images, number)
+    return _ladder_against_oracle(model.codec, images, number)
+
+
 @torch.inference_mode()
-def against_oracle(model: Model, images: Images) -> Agreement:
-    """Frequency tables of the exact prior against those of the int64 oracle, for images uint8 [N, S, S]."""
-    prior = model.codec.prior
-    _, indices = model.codec.encode(images, model.levels)
+def _vq_against_oracle(codec: VQCodec, images: Images, levels: int) -> Agreement:
+    prior = codec.prior
+    _, indices = codec.encode(images, levels)
     compared = different = 0
-    for step in prior.steps:
-        ours = prior(step, indices).cpu().numpy()
-        oracle = np.asarray(prior_frequencies(prior, step, indices))
+    for step in (step for step in prior.steps if step.level < levels):
+        ours = stored(prior(step, indices))
+        oracle = prior_frequencies(prior, step, indices)
         compared += ours.shape[0] * ours.shape[1]
         different += int((ours != oracle).any(-1).sum())
+    return Agreement(compared, different)
+
+
+@torch.inference_mode()
+def _ladder_against_oracle(codec: LadderCodec, images: Images, setting: int) -> Agreement:
+    values = codec.values(files.upright_dark(images))
+    theirs = ladder_oracle.walk(codec, stored(values), setting)
+    compared = different = 0
+
+    def emit(_: Step, symbols: Tensor, freq: Tensor) -> None:
+        nonlocal compared, different
+        compared += symbols.numel()
+        different += ladder_oracle.differing(stored(symbols), stored(freq), next(theirs))
+
+    codec.drive(values, setting, emit)
+    assert next(theirs, None) is None  # as many steps as the oracle has
     return Agreement(compared, different)
 
 
@@ -207,6 +253,8 @@ def _sha256(parts: Sequence[bytes]) -> str:
 @click.option("--split", default="test", show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder of the data sets (default $VQCODEC_DATA).")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+@click.option("--quality", type=click.IntRange(1, 100), help="Lossy files of this quality.")
+@click.option("--lossless", is_flag=True, help="Lossless files (the default of models that have them).")
 @click.option("--device", default="cpu", show_default=True, help="Also run the matrix on this device.")
 @click.option("--oracle", default=64, show_default=True, help="Images whose tables the int64 oracle checks.")
 @click.option("--write", type=click.Path(path_type=Path), help="Keep the files in this .npz.")
@@ -217,27 +265,34 @@ def main(
     split: str,
     data_dir: Path | None,
     limit: int | None,
+    quality: int | None,
+    lossless: bool,
     device: str,
     oracle: int,
     write: Path | None,
     check: Path | None,
 ) -> None:
     """Prove that files do not depend on batch size, threads, oneDNN or device; exit code 1 if they do."""
+    if lossless and quality is not None:
+        raise click.UsageError("--lossless keeps every pixel, so it takes no --quality")
     try:
         images = load(data, split, data_dir).images[:limit]
         there = Files.read(check) if check else None
-        files, outcomes = matrix(images, model, [device])
-        told = {"oracle's tables": against_oracle(models.load(model, device), images[:oracle])}
+        loaded = models.load(model, device)
+        number = setting_for(loaded, quality, lossless)
+        here, outcomes = matrix(images, model, number, [device])
+        told = {"oracle's tables": against_oracle(loaded, images[:oracle], number)}
         if there:
             names = (f"files of {check}", f"pixels of {check}")
-            told |= dict(zip(names, against_files(files, there, model, device), strict=True))
+            told |= dict(zip(names, against_files(here, there, model, device), strict=True))
         if write:
-            files.write(write)
+            here.write(write)
     except VqcodecError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{model} on {data} {split}, {len(images):,} images\n{table(outcomes)}")
+    how = files.label(number, loaded.codec.lossy_settings)
+    click.echo(f"{model} on {data} {split}, {how}, {len(images):,} images\n{table(outcomes)}")
     for name, agreement in told.items():
-        click.echo(f"{name}: {number(agreement.compared)} compared, {number(agreement.different)} different")
+        click.echo(f"{name}: {agreement.compared:,} compared, {agreement.different:,} different")
     click.echo(line(asdict(environment(device))))
     good = all(_same(outcome, outcomes[0]) for outcome in outcomes)
     sys.exit(0 if good and not any(agreement.different for agreement in told.values()) else 1)

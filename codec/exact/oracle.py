@@ -32,7 +32,7 @@ def prior_frequencies(prior: ExactPrior, step: Step, indices: Sequence[Tensor]) 
     """Frequencies int64 [B, n, K] of a step's positions; arguments as for the prior itself."""
     net, number = prior.net, step.number
     parts = [
-        run(embedding, _stored(index)[:, known.numpy()]).reshape(len(index), -1)
+        run(embedding, stored(index)[:, known.numpy()]).reshape(len(index), -1)
         for embedding, index, known in zip(net.embeddings, indices, step.known, strict=True)
     ]
     context = np.concatenate(parts, 1)
@@ -45,7 +45,7 @@ def prior_frequencies(prior: ExactPrior, step: Step, indices: Sequence[Tensor]) 
 
 def softmax_frequencies(logits: Int64Array, table: Tensor) -> Int64Array:
     """Frequencies int64 [..., K] of integer logits and the stored table of exponentials."""
-    exponentials = _stored(table)
+    exponentials = stored(table)
     distance = logits.max(-1, keepdims=True) - logits
     return quantise_weights(exponentials[np.minimum(distance, len(exponentials) - 1)])
 
@@ -59,7 +59,8 @@ def embed(quantiser: ExactQuantiser, level: int, index: Int64Array) -> Int64Arra
     return q[:, :, nearest[:, None], nearest]
 
 
-def _stored(tensor: Tensor) -> Int64Array:
+def stored(tensor: Tensor) -> Int64Array:
+    """A tensor of integers, on any device, as int64."""
     return tensor.cpu().numpy().astype(np.int64)
 
 
@@ -71,16 +72,16 @@ def _sequential(module: nn.Sequential, x: Int64Array) -> Int64Array:
 
 def _requantise(layer: ExactLinear | ExactConv2d, sums: Int64Array) -> Int64Array:
     """[..., out]; the arithmetic shift divides by 2**shift and rounds down."""
-    shifted = (sums + _stored(layer.bias)) >> _stored(layer.shift)
+    shifted = (sums + stored(layer.bias)) >> stored(layer.shift)
     return shifted.clip(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
 
 def _linear(layer: ExactLinear, x: Int64Array) -> Int64Array:
-    return _requantise(layer, x @ _stored(layer.weight).T)
+    return _requantise(layer, x @ stored(layer.weight).T)
 
 
 def _conv2d(layer: ExactConv2d, x: Int64Array) -> Int64Array:
-    weight, stride = _stored(layer.weight), layer.stride
+    weight, stride = stored(layer.weight), layer.stride
     edge = (layer.padding, layer.padding)
     padded = np.pad(x, ((0, 0), (0, 0), edge, edge))
     windows = np.lib.stride_tricks.sliding_window_view(padded, weight.shape[2:], (2, 3))[:, :, ::stride, ::stride]
@@ -89,11 +90,11 @@ def _conv2d(layer: ExactConv2d, x: Int64Array) -> Int64Array:
 
 
 def _embedding(layer: ExactEmbedding, index: Int64Array) -> Int64Array:
-    return _stored(layer.table)[index]
+    return stored(layer.table)[index]
 
 
 def _offset(layer: ExactOffset, x: Int64Array) -> Int64Array:
-    return x + _stored(layer.table)
+    return x + stored(layer.table)
 
 
 def _residual(layer: Residual, x: Int64Array) -> Int64Array:
