@@ -395,10 +395,14 @@ def _compact_mode(description: Description | None) -> str:
 
 
 def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
-    if header.model_id:
-        return models.load_number(header.model_id, header.weights_prefix, device)
-    assert isinstance(header, ModelHeader)
-    return models.load_named(header.name, header.weights_prefix, model, device)
+    """The model of a file. Raises ModelMismatch, and Corrupt if the header asks for what the model does not have."""
+    if isinstance(header, ModelHeader) and not header.model_id:
+        found = models.load_named(header.name, header.weights_prefix, model, device)
+    else:
+        found = models.load_number(header.model_id, header.weights_prefix, device)
+    meaning(found.description.family, found.description.config, header.parameter)
+    _mode(header, found)
+    return found
 
 
 def _mode(header: Header, model: Model) -> str:

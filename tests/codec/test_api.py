@@ -14,7 +14,7 @@ import vqcodec
 from vqcodec.bitstream import CompactHeader, ModelHeader, read, write
 from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, TooLarge, UnsupportedImage
 from vqcodec.codec import models
-from vqcodec.codec.api import psnr_db
+from vqcodec.codec.api import DEFAULT_QUALITY, psnr_db, target_psnr_db
 
 IMAGES = Path(__file__).parents[1] / "images"
 EXAMPLES = Path(__file__).parents[2] / "codec" / "examples"
@@ -35,9 +35,27 @@ def psnr(a: object, b: object) -> float:
     return psnr_db(int((error**2).sum()), error.size)
 
 
-def test_digits_and_characters_pick_their_model(digits: np.ndarray, characters: np.ndarray) -> None:
-    assert [vqcodec.info(b).model for b in vqcodec.encode_batch(digits)] == ["vq-mnist"] * 8
-    assert [vqcodec.info(b).model for b in vqcodec.encode_batch(characters)] == ["vq-omniglot28"] * 8
+def test_digits_and_characters_pick_a_model_made_for_them(digits: np.ndarray, characters: np.ndarray) -> None:
+    for images, kind in ((digits, "mnist"), (characters, "omniglot28")):
+        for blob in vqcodec.encode_batch(images, quality=15):
+            assert (vqcodec.info(blob).model or "").split("-")[1:] == [kind]
+
+
+def test_auto_reaches_the_asked_fidelity_or_is_lossless(digits: np.ndarray, characters: np.ndarray) -> None:
+    images = np.concatenate([digits[:4], characters[:4]])
+    plain = vqcodec.encode_batch(images, "plain")
+    sizes = {}
+    for quality in (1, 20, 40, DEFAULT_QUALITY, 80, 100):
+        blobs = vqcodec.encode_batch(images, quality=quality)
+        for image, blob, stored in zip(images, blobs, plain, strict=True):
+            told, fidelity = vqcodec.info(blob), psnr(vqcodec.decode(blob), image)
+            assert told.lossless == (fidelity == 99)
+            assert fidelity >= target_psnr_db(quality)
+            assert len(blob) <= len(stored)
+        sizes[quality] = np.mean([len(blob) for blob in blobs])
+    assert list(sizes.values()) == sorted(sizes.values())
+    assert 2 * sizes[1] < sizes[100]
+    assert vqcodec.encode_batch(images) == vqcodec.encode_batch(images, quality=DEFAULT_QUALITY)
 
 
 @pytest.mark.parametrize("name", ["vq-mnist", "vq-omniglot28"])
@@ -52,7 +70,8 @@ def test_quality_buys_fidelity_with_bytes(name: str, digits: np.ndarray, charact
         )
     assert sizes == sorted(sizes)
     assert fidelities == sorted(fidelities)
-    assert [vqcodec.info(vqcodec.encode(images[0], name, quality=q)).levels for q in (1, 34, 67, 100)] == [1, 2, 3, 3]
+    told = [vqcodec.info(vqcodec.encode(images[0], name, quality=q)) for q in (1, 34, 67, 100)]
+    assert [(found.setting, found.settings) for found in told] == [(1, 3), (2, 3), (3, 3), (3, 3)]
 
 
 def test_overhead_of_a_digit_is_five_bytes(digits: np.ndarray) -> None:
@@ -112,7 +131,9 @@ def test_what_a_model_does_not_know_is_stored_losslessly() -> None:
 
 
 def test_a_named_model_refuses_the_wrong_kind() -> None:
-    with pytest.raises(UnsupportedImage, match=r"vq-mnist takes grey images of 28 x 28 pixels, found mode RGB"):
+    with pytest.raises(
+        UnsupportedImage, match=r"vq-mnist takes grey images of 28 x 28 pixels, found 192 x 128 pixels, mode RGB"
+    ):
         vqcodec.encode(Image.open(EXAMPLES / "photo.png"), "vq-mnist")
 
 
@@ -142,10 +163,20 @@ def test_a_file_for_other_weights_is_refused_by_name(digits: np.ndarray) -> None
 def test_headers_that_do_not_fit_the_model_are_refused(digits: np.ndarray) -> None:
     model = models.load("vq-mnist")
     _, payload = read(vqcodec.encode(digits[0], "vq-mnist"))
-    for parameter, mode, side in ((3, "L", 28), (8, "L", 28), (0, "RGBA", 28), (0, "L", 29)):
-        header = ModelHeader(parameter, mode, side, side, 1, model.sha256[:8], model.name)
-        with pytest.raises(Corrupt, match="takes grey images"):
-            vqcodec.decode(write(header, payload))
+    for parameter, mode, side, message in (
+        (3, "L", 28, "parameter 3: the model has settings up to 3"),
+        (8, "L", 28, "parameter 8"),
+        (0, "RGBA", 28, "mode RGBA, 28 x 28 pixels: vq-mnist takes grey images"),
+        (0, "L", 29, "29 x 29 pixels: vq-mnist takes grey images"),
+    ):
+        blob = write(ModelHeader(parameter, mode, side, side, 1, model.sha256[:8], model.name), payload)
+        for read_file in (vqcodec.decode, vqcodec.decode_to_png, vqcodec.preview):
+            with pytest.raises(Corrupt, match=message):
+                read_file(blob)
+    compact = write(CompactHeader(3, 1, model.sha256[:1]), payload)
+    for read_file in (vqcodec.decode, vqcodec.info):
+        with pytest.raises(Corrupt, match="parameter 3"):
+            read_file(compact)
 
 
 def test_limits_are_checked(digits: np.ndarray) -> None:
