@@ -27,8 +27,11 @@ from vqcodec.training.export import export
 from vqcodec.training.loop import Progress, load_task, train
 from vqcodec.training.vq import VQTask
 
-PACKAGED = ("vq-mnist", "vq-omniglot28")
-MINIMAL = 'name = "a"\ndata = "mnist"\nnote = ""\n[model]\nlevels = [{ codes = 16 }]\n[train]\nrate_bits = [50]\n'
+PACKAGED = tuple(models.BUILT_IN.values())
+MINIMAL = (
+    'family = "vq"\nname = "a"\ndata = "mnist"\nnote = ""\n'
+    "[model]\nlevels = [{ codes = 16 }]\n[train]\nrate_bits = [50]\n"
+)
 
 
 def changed(recipe: Recipe, **train_values: object) -> Recipe:
@@ -52,8 +55,9 @@ def images(digits: NDArray[np.uint8]) -> Tensor:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_packaged_recipes(name: str) -> None:
     recipe = read_recipe(name)
-    assert recipe.name == name
-    assert recipe.model.levels[0].stages[-1] == 64
+    assert (recipe.name, recipe.family) == (name, name.split("-")[0])
+    assert recipe.data in datasets.NAMES
+    assert recipe.model.image_size == 28
 
 
 def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
@@ -82,6 +86,8 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     (MINIMAL.replace("[{ codes = 16 }]", "[]").replace("[50]", "[]"), "1 to 4 levels"),
     (MINIMAL.replace("[model]", "[model]\nimage_size = 30"), "multiple of 4"),
     (MINIMAL.replace("[model]", '[model]\ncodebook = "none"'), "codebook"),
+    (MINIMAL.replace('family = "vq"', 'family = "gan"'), "family must be one of vq, ladder, found 'gan'"),
+    (MINIMAL.replace('family = "vq"', ""), "family must be one of vq, ladder, found None"),
     ("name = \n", "cannot read recipe"),
     ("name = '\udcff'\n", "cannot read recipe"),
 ])  # fmt: skip
@@ -225,11 +231,10 @@ def test_rate_controller_moves_weights_towards_the_target(
 ) -> None:
     task = task_of(changed(tiny_recipe, rate_bits=(target, target), rate_start=0.5))
     task.rd_weights.fill_(0.1)
-    x = images[:, None].float() / 256
-    task.loss(x, step=1, progress=0.4)
+    task.loss(images, step=1, progress=0.4)
     assert torch.equal(task.rd_weights, torch.full((2,), 0.1))  # before rate_start
     for step in range(2, 22):
-        task.loss(x, step, progress=0.6)
+        task.loss(images, step, progress=0.6)
     # A new prior is uniform: 49 indices of 4 bits, above the one target and below the other.
     assert bool(((task.rd_weights - 0.1) * sign > 0.01).all())
 
@@ -237,7 +242,7 @@ def test_rate_controller_moves_weights_towards_the_target(
 def test_rate_weights_stay_in_range(tiny_recipe: Recipe, images: Tensor) -> None:
     task = task_of(changed(tiny_recipe, rate_bits=(1.0, 1.0)))
     task.rd_weights.fill_(1.999)
-    task.loss(images[:, None].float() / 256, step=1, progress=0.9)
+    task.loss(images, step=1, progress=0.9)
     assert torch.equal(task.rd_weights, torch.full((2,), 2.0))
 
 
@@ -276,7 +281,7 @@ def test_restarts_keep_codes_in_use(tiny_recipe: Recipe, images: Tensor) -> None
             for name in ("model.quantiser.total0", "model.quantiser.codebooks.0"):
                 task.get_buffer(name).add_(50) if "total" in name else task.get_parameter(name).add_(50)
         for step in range(1, 101):
-            task.loss(images[:, None].float() / 256, step, progress=0.5)
+            task.loss(images, step, progress=0.5)
         used[until] = task.eval().evaluate(images)["used1"]
     assert used[0.0] < 0.5 < used[1.0]
 
@@ -290,15 +295,14 @@ def test_ema_codebook_moves_to_the_mean_of_its_vectors(tiny_recipe: Recipe) -> N
 
 
 def test_gradient_codebook_learns_from_its_loss_alone(tiny_recipe: Recipe, images: Tensor) -> None:
-    x = images[:, None].float() / 256
     gradient, ema = task_of(tiny_recipe, codebook="gradient"), task_of(tiny_recipe)
-    loss, _ = gradient.loss(x, step=1, progress=0.5)
+    loss, _ = gradient.loss(images, step=1, progress=0.5)
     loss.backward()
     for table in gradient.model.quantiser.codebooks:
         assert table.grad is not None
         assert float(table.grad.abs().sum()) > 0
     assert not any(table.requires_grad for table in ema.model.quantiser.codebooks)
-    names = {id(parameter) for group in ema.parameter_groups() for parameter in group}
+    names = {id(parameter) for group in ema.parameter_groups() for parameter in group.parameters}
     assert names == {id(parameter) for parameter in ema.parameters() if parameter.requires_grad}
 
 
@@ -383,7 +387,8 @@ def test_train_command(digit_set: Dataset, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(datasets._LOADERS, "digits8", lambda split, folder: digit_set)
     recipe = tmp_path / "a.toml"
     recipe.write_text(
-        'name = "small"\ndata = "digits8"\nnote = ""\n[model]\nwidth = 8\nprior_width = 8\nlevels = [{ codes = 8 }]\n'
+        'family = "vq"\nname = "small"\ndata = "digits8"\nnote = ""\n'
+        "[model]\nwidth = 8\nprior_width = 8\nlevels = [{ codes = 8 }]\n"
         "[train]\nepochs = 3\nbatch_size = 8\nrate_bits = [50.0]\n"
     )
     arguments = ["train", str(recipe), "--out", str(tmp_path / "run"), "--device", "cpu"]
