@@ -91,7 +91,7 @@ def compress(
     with files.naming(source):
         blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
     files.write_bytes(target, blob, force)
-    told = api.info(blob, max_pixels)
+    told = api.info(blob, max_pixels, model=model)
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
         click.echo(f"note: {model} renders this image badly or no smaller; it was stored losslessly", err=True)
     if len(blob) > image.size:
@@ -141,7 +141,7 @@ def decompress(
     files.write_bytes(target, data, force)
     if not whole:
         click.echo("note: the file is cut or damaged; the preview shows what its start says, unchecked", err=True)
-    told = api.info(blob, max_pixels, whole)
+    told = api.info(blob, max_pixels, whole, model)
     values = {
         "input": str(source),
         "output": str(target),
@@ -156,14 +156,15 @@ def decompress(
 
 @main.command()
 @click.argument("source", metavar="IN.vqc", type=_PATH)
+@click.option("--model", help="Weights file for a model that is not built in.")
 @_LIMIT
 @_JSON
-def info(source: Path, max_pixels: int, as_json: bool) -> None:
+def info(source: Path, model: str | None, max_pixels: int, as_json: bool) -> None:
     """Tell what a vqcodec file holds, without decoding it."""
     from .codec import api, files
 
     with files.naming(source):
-        known = api.info(files.read_bytes(source), max_pixels)
+        known = api.info(files.read_bytes(source), max_pixels, model=model)
     told = {name: value for name, value in vars(known).items() if value is not None}
     _print(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 

@@ -37,11 +37,12 @@ _LUCKY_DB = 4.0  # how far above the mean an image may come out
 class Info:
     """What a file says of itself. bytes_total and bytes_payload: sizes; method: model or plain method, in words.
 
-    setting: which of the model's `settings` rates was used; 0 for lossless."""
+    setting: which of the model's `settings` rates was used; 0 for lossless. lossless, setting and settings are None
+    where the weights are not at hand, which tell."""
 
     kind: str
     method: str
-    lossless: bool
+    lossless: bool | None
     mode: str
     width: int
     height: int
@@ -220,24 +221,28 @@ def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", ma
     return plain.from_pil(decode(blob, "pil", model, device, max_pixels)).to_png()
 
 
-def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True) -> Info:
+def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
     """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
 
-    whole: False for a file that may have been cut: its header is believed without a checksum."""
+    whole: False for a file that may have been cut: its header is believed without a checksum. model: weights file of a
+    model that is not built in."""
     header, payload = container.read(blob, max_pixels) if whole else container.read_start(blob, max_pixels)[:2]
     sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
         method = plain.METHODS.get(header.method, f"unknown ({header.method})")
         return Info("plain", method, True, header.mode, header.width, header.height, *sizes)
     name = models.BUILT_IN.get(header.model_id, "unknown") if isinstance(header, CompactHeader) else header.name
-    description = models.available().get(header.model_id)
+    if isinstance(header, ModelHeader) and not header.model_id:
+        description = models.described(header.name, header.weights_prefix, model)
+    else:
+        description = models.available().get(header.model_id)
     side = description.config.get("image_size", 28) if description else 28
     told = meaning(description.family, description.config, header.parameter) if description else None
     general = isinstance(header, ModelHeader)
     return Info(
         "model" if general else "compact model",
         f"{name}, {_in_words(told)}",
-        told.lossless if told else False,
+        told.lossless if told else None,
         header.mode if isinstance(header, ModelHeader) else _compact_mode(description),
         header.width if isinstance(header, ModelHeader) else side,
         header.height if isinstance(header, ModelHeader) else side,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,6 +86,15 @@ def load_named(name: str, prefix: bytes, model: str | None, device: str = "cpu")
     return _checked(load(model or name, device), prefix)
 
 
+def described(name: str, prefix: bytes, model: str | None) -> Description | None:
+    """Description of the weights that a stream names, `model` as for `load_named`; None if they are not at hand."""
+    with suppress(ModelMismatch):
+        path = find(model or name)
+        if sha256(path).startswith(prefix):
+            return describe(path)
+    return None
+
+
 def _checked(model: Model, prefix: bytes) -> Model:
     if not model.sha256.startswith(prefix):
         found = model.sha256[: len(prefix)].hex()
@@ -134,4 +144,10 @@ def _ladder(config: dict[str, Any]) -> LadderCodec:
     from .ladder.config import LadderConfig
     from .ladder.model import LadderModel
 
-    return LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))
+    read = from_dict(LadderConfig, config, "config")
+    if read.posterior != "uniform":
+        raise ModelMismatch(
+            f"a model with posterior {read.posterior!r} and inference {read.inference!r} cannot code images: only models "
+            "with posterior 'uniform' and the ladder's inference can"
+        )
+    return LadderCodec(LadderModel(read))

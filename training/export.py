@@ -56,6 +56,8 @@ def _vq_codec(task: VQTask, images: Images) -> VQCodec:
 
 def _ladder_codec(task: LadderTask, images: Images) -> LadderCodec:
     codec = LadderCodec(task.model)
+    if codec.config.posterior != "uniform":
+        return codec  # for measuring: it cannot code
     if codec.config.values == 2:
         images = binarise(images, "known images of " + codec.config.likelihood)
     reach = _reach(codec, images)
