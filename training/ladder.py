@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from ..codec.ladder.config import LadderConfig
 from ..codec.ladder.model import LadderModel, LatentStep, precision_weighted
 from ..codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN
 from .config import LadderTrain, ParameterGroup
+from .start import loudness, start_as_transform
 
 _LOG_SCALE_LIMIT = 4.0  # of priors and posteriors in training
 _STRAIGHT_FROM = 3.0  # scales
 _SLOPE = 3.2831  # of log Phi at -3
+_LEAST_WEIGHT = 0.0001
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,35 @@ class LadderTask(nn.Module):
         super().__init__()
         self.model = LadderModel(model)
         self.train_config = train
+        if model.posterior == "uniform":
+            start_as_transform(self.model, self.rd_weights)
+
+    @property
+    def rd_weights(self) -> list[float]:
+        """Of every quality, bits per squared error, pixels in 0..255; never 0, so that latents have a step."""
+        return [
+            max(weight, _LEAST_WEIGHT) for weight in (self.train_config.preview_weight, *self.train_config.rd_weights)
+        ]
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The ladder and the pixels' networks, whose gradients are clipped apart."""
-        pixels = list(self.model.generative.pixels.parameters())
-        ladder = [p for n, p in self.model.named_parameters() if ".pixels." not in n and p.requires_grad]
-        clip = self.train_config.grad_clip
-        return [ParameterGroup(ladder, clip, self.train_config.ladder_rate), ParameterGroup(pixels, clip)]
+        """The pixels' networks and the ladder, whose gradients are clipped apart.
+
+        What reads rounded latents moves more slowly, the louder they are (`start.loudness`)."""
+        clip, rate = self.train_config.grad_clip, self.train_config.ladder_rate
+        generative = self.model.generative
+        entries: list[list[nn.Parameter]] = [[] for _ in range(self.model.config.qualities)]
+        for level in generative.entries:
+            assert isinstance(level, nn.ModuleList)
+            for parameters, entry in zip(entries, level, strict=False):
+                parameters += entry.parameters()
+        pixels = list(generative.pixels.parameters())
+        apart = {id(parameter) for parameter in chain(pixels, *entries)}
+        ladder = [p for p in self.model.parameters() if id(p) not in apart and p.requires_grad]
+        groups = [ParameterGroup(ladder, clip, rate), ParameterGroup(pixels, clip)]
+        for parameters, weight in zip(entries, self.rd_weights, strict=True):
+            quiet = 1 / loudness(weight) if self.model.config.posterior == "uniform" else 1.0
+            groups += [ParameterGroup(parameters, clip, rate * quiet)] if parameters else []
+        return groups
 
     def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch uint8 [B, S, S], nats per image, and metrics (0-d tensors). progress: 0..1."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import LadderConfig
-from .network import block, conv, head, level, rectifier, upwards
+from .network import block, conv, level, rectifier, upwards
 from .pixels import PixelStep, StagedPixels
 
 
@@ -30,11 +30,6 @@ Step = LatentStep | PixelStep
 Walk = Generator[Step, Tensor, tuple[Tensor, Tensor | None]]
 
 
-def initial(config: LadderConfig) -> tuple[float, float]:
-    """Gain of the posterior's first means, and log scale of the first priors (and, negative, of posteriors)."""
-    return (8.0, 1.0) if config.posterior == "uniform" else (1.0, 0.0)
-
-
 class Inference(nn.Module):
     """Bottom-up networks (Sonderby et al. 2016, eqs. 11-13): from pixels to what each level has seen of them."""
 
@@ -46,9 +41,8 @@ class Inference(nn.Module):
         factors = [upwards(config, number) for number in range(config.levels)]
         self.squeeze = nn.ModuleList(nn.PixelUnshuffle(factor) for factor in factors)
         self.nets = nn.ModuleList(level(config, n, below[n] * factor**2) for n, factor in enumerate(factors))
-        gain, log_scale = initial(config)
         self.heads = nn.ModuleList(
-            nn.ModuleList(head(width, latents, gain, -log_scale) for _ in range(config.qualities))
+            nn.ModuleList(conv(width, 2 * latents) for _ in range(config.qualities))
             for width, latents in zip(config.widths, config.latents, strict=True)
         )
 
@@ -77,8 +71,7 @@ class Generative(nn.Module):
         self.config = config
         levels, side = range(config.levels), config.grids[0]
         self.top = nn.Embedding(config.qualities, config.latents[-1])
-        log_scale = initial(config)[1]
-        nn.init.constant_(self.top.weight, log_scale)
+        nn.init.zeros_(self.top.weight)
         self.top.weight.requires_grad_(config.posterior == "uniform")
         self.entries = nn.ModuleList(
             nn.ModuleList(conv(config.latents[n], config.widths[n]) for _ in range(config.qualities))
@@ -91,7 +84,7 @@ class Generative(nn.Module):
         )
         self.expand = nn.ModuleList(self._expand(n) for n in levels[1:])
         self.heads = nn.ModuleList(
-            nn.ModuleList(head(self._context(n), config.latents[n], 0.0, log_scale) for _ in range(config.qualities))
+            nn.ModuleList(conv(self._context(n), 2 * config.latents[n]) for _ in range(config.qualities))
             for n in levels[:-1]
         )
         width = config.widths[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
 from ..exact.layers import Leaky, Residual
@@ -40,23 +39,11 @@ def block(config: LadderConfig, width: int, side: int) -> Residual:
     Zhang et al. 2019)."""
     last = conv(width, width)
     nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)
     return Residual(
         nn.Sequential(rectifier(config), conv(width, width, side), *_norm(config, width), rectifier(config), last)
     )
-
-
-def head(inputs: int, latents: int, gain: float, log_scale: float) -> nn.Conv2d:
-    """Mean and log scale of a Gaussian. gain: of the mean's initial weights; log_scale: the initial one.
-
-    Rounded latents learn soonest if they start well above the rounding noise: wide priors, sure and loud posteriors."""
-    layer = conv(inputs, 2 * latents)
-    assert layer.bias is not None
-    with torch.no_grad():
-        layer.weight[:latents] *= gain
-        layer.weight[latents:] = 0.0
-        layer.bias[:latents] = 0.0
-        layer.bias[latents:] = log_scale
-    return layer
 
 
 def level(config: LadderConfig, number: int, inputs: int) -> nn.Sequential:
