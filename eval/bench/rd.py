@@ -182,6 +182,7 @@ def _comparisons(comparisons: Sequence[dict[str, Any]]) -> str:
 def plot(source: Path, target: Path) -> None:
     """Draw the lossy points of a result (JSON file) as curves of PSNR (of the mean MSE) over bytes.
 
+    Lossless sizes of our models, and of the best peer, are dashed lines.
     Raises PlotError without matplotlib, for a file that is no such result, or one that cannot be written."""
     try:
         from matplotlib.figure import Figure
@@ -200,12 +201,23 @@ def _draw(result: dict[str, Any], figure: Any) -> Any:
         points = [point for point in lossy if point["codec"] == codec]
         psnrs = [point["distortion"]["psnr_db_of_mse"] for point in points]
         axes.plot([point["bytes_per_image"] for point in points], psnrs, marker="o", label=codec)
+    for number, point in enumerate(_lossless(result)):
+        size, name = point["bytes_per_image"], point["codec"].removesuffix(" lossless")
+        axes.axvline(size, color=f"C{number}", linestyle="--", label=f"{name}, lossless")
     axes.set_xticks([size for size in _TICKS if axes.get_xlim()[0] <= size <= axes.get_xlim()[1]])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
     axes.legend(title=f"{result['data']}, {result['images']:,} images")
     return figure
+
+
+def _lossless(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Lossless points of the models, and the smallest of the others."""
+    points = [point for point in result["points"] if point["quality"] is None]
+    ours = [point for point in points if point["codec"] in result["models"]]
+    theirs = [point for point in points if point not in ours]
+    return ours + sorted(theirs, key=lambda point: float(point["bytes_per_image"]))[:1]
 
 
 if __name__ == "__main__":

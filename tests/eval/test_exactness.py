@@ -11,14 +11,20 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from vqcodec.codec import models
+from vqcodec import UnsupportedImage
+from vqcodec.codec import api, models
+from vqcodec.codec.ladder import exact
+from vqcodec.codec.ladder.codec import LadderCodec
+from vqcodec.codec.ladder.config import LadderConfig, Stage
+from vqcodec.codec.ladder.model import LadderModel
+from vqcodec.codec.ladder.oracle import Emitted, differing
 from vqcodec.eval import exactness
 from vqcodec.eval.exactness import Agreement, ArchiveError, Files, Outcome, Setting
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model: Path, digits: NDArray[np.uint8]) -> tuple[Files, list[Outcome]]:
-    return exactness.matrix(digits, str(tiny_model))
+    return exactness.matrix(digits, str(tiny_model), 2)
 
 
 def test_files_do_not_depend_on_how_they_are_made(made: tuple[Files, list[Outcome]]) -> None:
@@ -44,7 +50,61 @@ def test_other_devices_come_after_the_cpu() -> None:
 
 def test_oracle_agrees(tiny_model: Path, digits: NDArray[np.uint8]) -> None:
     model = models.load(str(tiny_model))
-    assert exactness.against_oracle(model, digits) == Agreement(8 * 2 * 49, 0)
+    assert exactness.against_oracle(model, digits, 2) == Agreement(8 * 2 * 49, 0)
+    assert exactness.against_oracle(model, digits, 1) == Agreement(8 * 49, 0)
+
+
+@pytest.mark.parametrize("setting", [0, 1, 2])
+def test_oracle_agrees_on_ladders(setting: int, tiny_ladder: Path, digits: NDArray[np.uint8]) -> None:
+    bright = np.concatenate([digits[:3], 255 - digits[:1]])
+    symbols = 2 * 49 * 2 + 4 + (0 if setting else 2 * 784)
+    assert exactness.against_oracle(models.load(str(tiny_ladder)), bright, setting) == Agreement(4 * symbols, 0)
+
+
+def test_oracle_agrees_on_binary_ladders(tiny_binary: Path, binary_digits: NDArray[np.uint8]) -> None:
+    found = exactness.against_oracle(models.load(str(tiny_binary)), binary_digits, 0)
+    assert found == Agreement(8 * (2 * 49 * 2 + 4 + 784), 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LadderConfig(form="mlp", latents=(8, 4), widths=(16, 12), grids=(1, 1), leak=3, stages=(Stage(784, 0),),
+                     pixel_features=1),
+        LadderConfig(form="mlp", latents=(8, 4), widths=(12, 12), grids=(1, 1), skip=False, batch_norm=True,
+                     stages=(Stage(784, 0),), pixel_features=2),
+        LadderConfig(latents=(2, 2), widths=(4, 6), grids=(14, 7), blocks=1, likelihood="categorical", leak=2,
+                     stages=(Stage(1, 4, 1), Stage(4, 0)), pixel_embed=3, pixel_features=5),
+    ],
+    ids=["dense", "without skip", "mixed"],
+)  # fmt: skip
+def test_oracle_agrees_on_other_architectures(config: LadderConfig, binary_digits: NDArray[np.uint8]) -> None:
+    torch.manual_seed(0)
+    codec = LadderCodec(LadderModel(config))
+    assert exactness._ladder_against_oracle(codec, binary_digits[:3], 0).different == 0
+
+
+def test_oracle_notices(tiny_ladder: Path, digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = models.load(str(tiny_ladder))
+    right = exact.frequencies
+    monkeypatch.setattr(exact, "frequencies", lambda logits, table: right(logits + (logits > 0), table))
+    assert exactness.against_oracle(model, digits[:2], 0).different > 0
+    assert exactness.against_oracle(model, digits[:2], 1).different == 0  # no pixels there
+    symbols, freq = np.array([[0, 1]]), np.array([[[1, 65535], [1, 65535]]])
+    oracle = Emitted(np.array([[0, 0]]), freq)
+    assert differing(symbols, freq, oracle) == 1
+    assert differing(symbols, freq[..., ::-1], oracle) == 2
+
+
+def test_default_settings(tiny_model: Path, tiny_ladder: Path, tiny_binary: Path) -> None:
+    vq, grey, binary = (models.load(str(path)) for path in (tiny_model, tiny_ladder, tiny_binary))
+    assert [exactness.setting_for(model, None, False) for model in (vq, grey, binary)] == [2, 0, 0]
+    assert [exactness.setting_for(grey, quality, False) for quality in (1, 50, 51, 100)] == [1, 1, 2, 2]
+    assert exactness.setting_for(grey, None, True) == 0
+    with pytest.raises(UnsupportedImage, match="tiny has no lossless"):
+        exactness.setting_for(vq, None, True)
+    with pytest.raises(UnsupportedImage, match="tiny-binary has no lossy"):
+        exactness.setting_for(binary, 50, False)
 
 
 def test_archive_round_trip(made: tuple[Files, list[Outcome]], tiny_model: Path, tmp_path: Path) -> None:
@@ -54,6 +114,27 @@ def test_archive_round_trip(made: tuple[Files, list[Outcome]], tiny_model: Path,
     assert (back.source, back.blobs) == (files.source, files.blobs)
     assert np.array_equal(back.pixels, files.pixels)
     assert exactness.against_files(files, back, str(tiny_model), "cpu") == (Agreement(8, 0), Agreement(8, 0))
+
+
+@pytest.mark.parametrize("setting", [0, 2])
+def test_ladder_files_do_not_depend_on_how_they_are_made(
+    setting: int, tiny_ladder: Path, digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exactness, "THREADS", (1,))
+    monkeypatch.setattr(api, "_plain_is_smaller", lambda pixels, attempt, size: False)
+    files, outcomes = exactness.matrix(digits, str(tiny_ladder), setting)
+    assert {(outcome.files, outcome.pixels) for outcome in outcomes} == {(outcomes[0].files, outcomes[0].pixels)}
+    assert np.array_equal(files.pixels, digits) == (setting == 0)
+    other = exactness.matrix(digits, str(tiny_ladder), 1)[0]
+    with pytest.raises(ArchiveError, match="other images"):
+        exactness.against_files(files, other, str(tiny_ladder), "cpu")
+
+
+def test_binary_files(tiny_binary: Path, binary_digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactness, "THREADS", (1,))
+    files, outcomes = exactness.matrix(binary_digits, str(tiny_binary), 0)
+    assert {(outcome.files, outcome.pixels) for outcome in outcomes} == {(outcomes[0].files, outcomes[0].pixels)}
+    assert np.array_equal(files.pixels, binary_digits)
 
 
 def test_differences_are_counted(made: tuple[Files, list[Outcome]], tiny_model: Path) -> None:
@@ -106,6 +187,10 @@ def test_command(tiny_model: Path, digits8: str, tmp_path: Path) -> None:
     ran = CliRunner().invoke(exactness.main, [*arguments, "--check", str(archive)])
     assert ran.exit_code == 1
     assert f"files of {archive}: 3 compared, 2 different" in ran.stdout
+    ran = CliRunner().invoke(exactness.main, [*arguments, "--quality", "1", "--check", str(archive)])
+    assert (ran.exit_code, "other images" in ran.stderr) == (1, True)
+    ran = CliRunner().invoke(exactness.main, [*arguments, "--quality", "1", "--lossless"])
+    assert (ran.exit_code, "takes no --quality" in ran.stderr) == (2, True)
     ran = CliRunner().invoke(exactness.main, [*arguments, "--check", str(tmp_path / "none.npz")])
     assert ran.exit_code == 1
     assert ran.stderr.startswith("Error: cannot read")
