@@ -34,6 +34,7 @@ _CODES = {mode: code for code, mode in MODES.items()}
 _COMPACT = 0xA8  # 0b10101ppp, p: parameter
 _COMPACT_RESERVED = 0xB0  # 0b10110ppp
 _COMPACT_OVERHEAD = 5
+_CRC16_BYTES = 2
 _FIXED = struct.Struct("<4sBBBBIIHQ")  # magic, version, kind, mode, parameter, width, height, extra and payload lengths
 _CRC_BYTES = 4
 GENERAL_OVERHEAD = _FIXED.size + _CRC_BYTES
@@ -162,18 +163,14 @@ def read_start(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes
     """`read` for a file of which only the start may be there: header, what there is of the payload, and whether the
     whole file was there and its checksum right.
 
-    A compact file does not tell its length, so a damaged one looks like a cut one. Raises as `read` does, and Truncated
-    if the cut is inside the header."""
+    A compact file does not tell its length, so a damaged one looks like a cut one, and its last two bytes may be the
+    checksum: they are left out. Raises as `read` does, and Truncated if the cut is inside the header."""
     try:
         return *read(blob, max_pixels), True
-    except Corrupt:
-        if blob[0] & 0xF8 != _COMPACT:
-            raise
-        return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:], False
-    except Truncated:
-        if blob[:1] and blob[0] & 0xF8 == _COMPACT and len(blob) > _COMPACT_OVERHEAD - 2:
-            return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:], False
-        if blob[:1] != MAGIC[:1] or len(blob) < _FIXED.size:
+    except (Corrupt, Truncated) as error:
+        if blob[:1] and blob[0] & 0xF8 == _COMPACT and len(blob) >= _COMPACT_OVERHEAD - _CRC16_BYTES:
+            return *_compact_fields(blob), False
+        if isinstance(error, Corrupt) or len(blob) < _FIXED.size:
             raise
         return *_general_start(blob, max_pixels), False
 
@@ -192,8 +189,13 @@ def _read_compact(blob: bytes) -> tuple[CompactHeader, bytes]:
     if len(blob) < _COMPACT_OVERHEAD:
         raise Truncated(f"file: expected at least {_COMPACT_OVERHEAD} bytes, found {len(blob)}")
     _check_crc(blob[:-2], blob[-2:], _crc16(blob[:-2]))
+    return _compact_fields(blob)
+
+
+def _compact_fields(blob: bytes) -> tuple[CompactHeader, bytes]:
+    """Header and payload, unchecked but for the header's ranges."""
     try:
-        return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:-2]
+        return CompactHeader(blob[0] & 7, blob[1], blob[2:3]), blob[3:-_CRC16_BYTES]
     except ValueError as error:
         raise Corrupt(f"header at offset 0: {error}") from error
 

@@ -147,7 +147,7 @@ def _ladder(config: dict[str, Any]) -> LadderCodec:
     read = from_dict(LadderConfig, config, "config")
     if read.posterior != "uniform":
         raise ModelMismatch(
-            f"a model with posterior {read.posterior!r} and inference {read.inference!r} cannot code images: only models "
-            "with posterior 'uniform' and the ladder's inference can"
+            f"a model with posterior {read.posterior!r} and inference {read.inference!r} cannot code images; only "
+            "those with posterior 'uniform' and the ladder's inference can"
         )
     return LadderCodec(LadderModel(read))

@@ -3,6 +3,7 @@
 import binascii
 import struct
 import zlib
+from contextlib import suppress
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +24,7 @@ from vqcodec.bitstream import (
     read,
     write,
 )
+from vqcodec.bitstream.container import read_start
 
 COMPACT = CompactHeader(3, 7, b"\x5e")
 PLAIN = PlainHeader(1, "RGBA", 3, 2, b"extra")
@@ -191,3 +193,66 @@ def test_the_pixel_limit_can_be_moved() -> None:
 def test_headers_out_of_range_are_refused(kind: type, fields: tuple[object, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         kind(*fields)
+
+
+# The start of a file that may have been cut
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_a_whole_file_is_read_as_ever(header: Header) -> None:
+    assert read_start(write(header, b"payload")) == (header, b"payload", True)
+
+
+def test_the_start_of_a_general_file() -> None:
+    for header in (PLAIN, MODEL):
+        blob = write(header, bytes(range(9)))
+        begin = len(blob) - 9 - 4
+        for length in range(len(blob)):
+            if length < begin:
+                with pytest.raises(Truncated):
+                    read_start(blob[:length])
+            else:
+                assert read_start(blob[:length]) == (header, bytes(range(9))[: length - begin], False)
+
+
+def test_the_start_of_a_compact_file_leaves_out_what_may_be_its_checksum() -> None:
+    blob = write(COMPACT, bytes(range(9)))
+    for length in range(3):
+        with pytest.raises(Truncated):
+            read_start(blob[:length])
+    for length in range(3, len(blob)):
+        assert read_start(blob[:length]) == (COMPACT, bytes(range(9))[: max(0, length - 5)], False)
+    assert read_start(blob[:-1] + bytes([blob[-1] ^ 1])) == (COMPACT, bytes(range(9)), False)
+
+
+def test_starts_that_are_refused() -> None:
+    with pytest.raises(Truncated):
+        read_start(b"")
+    with pytest.raises(NotAVqcodecFile):
+        read_start(b"\x89PNG")
+    with pytest.raises(UnsupportedVersion):
+        read_start(b"\xb0\1\1\1\1\1")
+    with pytest.raises(Corrupt, match="model id: expected 1..255, found 0"):
+        read_start(b"\xa8\0\1\2\3\4")
+    blob = write(MODEL, b"payload")
+    with pytest.raises(Corrupt, match="checksum"):
+        read_start(blob[:-1] + bytes([blob[-1] ^ 1]))
+    with pytest.raises(Corrupt, match="expected 56 bytes, found 59"):
+        read_start(blob + bytes(3))
+    with pytest.raises(TooLarge):
+        read_start(blob[:-1], max_pixels=100)
+    for offset, value, error in ((4, 2, UnsupportedVersion), (5, 3, UnsupportedVersion), (6, 99, UnsupportedVersion),
+                                 (8, 0, Corrupt), (26 + 9, 3, Corrupt), (26 + 10, 0, Corrupt)):  # fmt: skip
+        with pytest.raises(error):
+            read_start(blob[:offset] + bytes([value]) + blob[offset + 1 : -1])
+
+
+@laws
+@given(st.binary(max_size=60))
+def test_random_starts_raise_only_bitstream_errors(noise: bytes) -> None:
+    for start in (b"", b"\xa8", b"VQC\x1a\x01", b"VQC\x1a\x01\x01\x02", b"VQC\x1a\x01\x02\x02"):
+        with suppress(BitstreamError):
+            header, payload, whole = read_start(start + noise)
+            assert not whole
+            assert len(payload) <= len(noise)
+            assert header
