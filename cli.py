@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,7 @@ def train(
 
 
 def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., None]:
-    """A command that runs `evaluate` of a module of `eval` and shows its `table`. models: whether it takes several."""
+    """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several."""
 
     @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
@@ -232,12 +233,13 @@ def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., N
         as_json: bool,
     ) -> None:
         from .codec import files
+        from .training.datasets import load
 
         measuring = import_module(module, __package__)
         _check_device(device)
         if out:
             files.check_target(out, force=True)
-        result = measuring.evaluate(model, data, split, data_dir, limit, device)
+        result = asdict(measuring.measure(model, load(data, split, data_dir), limit, device))
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
         _print(result, as_json, measuring.table(result))

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from ..codec import models
-from ..training.datasets import load
+from ..training.datasets import Dataset
 from . import ladder, vq
+from .files import Subject
 
 _MEASURE = {"vq": vq.measure, "ladder": ladder.measure}
 _TABLE = {"vq": vq.table, "ladder": ladder.table}
 
 
-def evaluate(
-    model: str,
-    data: str,
-    split: str = "test",
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
-    family = models.load(model, device).description.family
-    return asdict(_MEASURE[family](model, load(data, split, data_dir), limit, device))
+def measure(model: str, data: Dataset, limit: int | None = None, device: str = "cpu") -> Subject:
+    """What `measure` of the model's family gives (name or weights file), on the first `limit` images of a data set.
+
+    Raises ModelMismatch for an unknown model, UnsupportedImage for images that it does not take."""
+    return _MEASURE[models.load(model, device).description.family](model, data, limit, device)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text."""
+    """A result, as it stands in JSON, as text."""
     return _TABLE[result["family"]](result)

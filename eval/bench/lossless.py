@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ...bitstream.errors import UnsupportedImage
 from ...codec import models
 from ...codec.family import LOSSLESS
-from ...training.datasets import load
+from ...training.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Images
@@ -44,28 +43,17 @@ class Lossless:
     rows: list[Row]
 
 
-def evaluate(
-    names: Sequence[str],
-    data: str,
-    split: str = "test",
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
-    images = load(data, split, data_dir).images[:limit]
-    return asdict(measure(names, images, f"{data} {split}", device))
-
-
-def measure(names: Sequence[str], images: Images, data: str, device: str = "cpu") -> Lossless:
-    """Files of models (names or weights files) and of peers, on images uint8 [N, S, S].
+def measure(names: Sequence[str], data: Dataset, limit: int | None = None, device: str = "cpu") -> Lossless:
+    """Files of models (names or weights files) and of peers, on the first `limit` images of a data set.
 
     Raises ModelMismatch for an unknown model, UnsupportedImage for one without lossless coding or for images that it
     does not take."""
+    images = data.images[:limit]
     ours, binary = [_ours(name, images, device) for name in names], files.is_binary(images)
     theirs = [peer_point(peer, None, images) for peer in lossless_peers(binary)]
     best = min(point.bytes_per_image for point in theirs)
-    return Lossless(data, len(images), binary, environment(device), [_row(point, best) for point in ours + theirs])
+    rows = [_row(point, best) for point in ours + theirs]
+    return Lossless(f"{data.name} {data.split}", len(images), binary, environment(device), rows)
 
 
 def _ours(name: str, images: Images, device: str) -> RatePoint:
@@ -81,7 +69,7 @@ def _row(point: RatePoint, best: float) -> Row:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text, a row per codec."""
+    """The result of `measure`, as it stands in JSON, as text, a row per codec."""
     head = ["codec", "bytes/image", "bits/dim", "of the best classical", "all exact"]
     rows = [
         [

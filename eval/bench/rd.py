@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ...bitstream.errors import VqcodecError
 from ...codec import models
-from ...training.datasets import load
+from ...training.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Distortion, Images, bits_per_dim, distortion
@@ -65,28 +65,18 @@ class RateDistortion:
     comparisons: list[Comparison]
 
 
-def evaluate(
-    names: Sequence[str],
-    data: str,
-    split: str = "test",
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
-    images = load(data, split, data_dir).images[:limit]
-    return asdict(measure(names, images, f"{data} {split}", device))
-
-
-def measure(names: Sequence[str], images: Images, data: str, device: str = "cpu") -> RateDistortion:
-    """A point per setting of each model (name or weights file) and per quality of each peer, on images uint8 [N, S, S].
+def measure(names: Sequence[str], data: Dataset, limit: int | None = None, device: str = "cpu") -> RateDistortion:
+    """A point per setting of each model (name or weights file) and per quality of each peer, on the first `limit`
+    images of a data set.
 
     Raises ModelMismatch for an unknown model, UnsupportedImage for images that a model does not take."""
+    images = data.images[:limit]
     ours = [point for name in names for point in model_points(name, images, device)]
     theirs = [peer_point(peer, quality, images) for peer in peers().values() for quality in peer.qualities]
     comparisons = [compare(point, theirs) for point in ours if point.quality is not None]
     known = list(dict.fromkeys(point.codec for point in ours))
-    return RateDistortion(known, data, len(images), environment(device), ours + theirs, comparisons)
+    where = environment(device)
+    return RateDistortion(known, f"{data.name} {data.split}", len(images), where, ours + theirs, comparisons)
 
 
 def model_points(name: str, images: Images, device: str = "cpu") -> list[RatePoint]:
@@ -136,7 +126,7 @@ def bytes_at(psnr_db: float, curve: Sequence[RatePoint]) -> float | None:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text: a row per point, then a row per lossy point of ours beside the best peer."""
+    """The result of `measure`, as it stands in JSON, as text: a row per point, then one per comparison."""
     head = f"{', '.join(result['models'])} on {result['data']}, {result['images']:,} images"
     parts = [head, points_table(result["points"])]
     if result["comparisons"]:
@@ -147,36 +137,30 @@ def table(result: dict[str, Any]) -> str:
 def points_table(points: Sequence[dict[str, Any]]) -> str:
     """A row per point."""
     head = ["codec", "quality", "bytes/image", "bits/dim", "PSNR, dB (mean)", "PSNR, dB (of MSE)", "SSIM"]
-    rows = [
-        [
-            point["codec"],
-            number(point["quality"]),
-            number(point["bytes_per_image"], 2),
-            number(point["bpd"], 4),
-            number(point["distortion"]["psnr_db"], 2),
-            number(point["distortion"]["psnr_db_of_mse"], 2),
-            number(point["distortion"]["ssim"], 4),
-        ]
-        for point in points
-    ]
-    return aligned([head, *rows])
+    return aligned([head, *map(_point_row, points)])
+
+
+def _point_row(point: dict[str, Any]) -> list[str]:
+    rates = [number(point["bytes_per_image"], 2), number(point["bpd"], 4)]
+    numbers = [number(point["distortion"][key], 2) for key in ("psnr_db", "psnr_db_of_mse")]
+    return [point["codec"], number(point["quality"]), *rates, *numbers, number(point["distortion"]["ssim"], 4)]
 
 
 def _comparisons(comparisons: Sequence[dict[str, Any]]) -> str:
     head = ["model", "quality", "PSNR, dB (of MSE)", "bytes/image", "best", "its bytes/image", "ours/best"]
-    rows = [
-        [
-            row["model"],
-            number(row["quality"]),
-            number(row["psnr_db_of_mse"], 2),
-            number(row["bytes_per_image"], 2),
-            row["best"],
-            number(row["best_bytes"], 2),
-            number(row["ratio"], 3),
-        ]
-        for row in comparisons
+    return aligned([head, *map(_comparison_row, comparisons)])
+
+
+def _comparison_row(row: dict[str, Any]) -> list[str]:
+    ours = [number(row[key], 2) for key in ("psnr_db_of_mse", "bytes_per_image")]
+    return [
+        row["model"],
+        str(row["quality"]),
+        *ours,
+        row["best"],
+        number(row["best_bytes"], 2),
+        number(row["ratio"], 3),
     ]
-    return aligned([head, *rows])
 
 
 def plot(source: Path, target: Path) -> None:
@@ -196,14 +180,15 @@ def plot(source: Path, target: Path) -> None:
 
 def _draw(result: dict[str, Any], figure: Any) -> Any:
     axes = figure.add_subplot(xscale="log", xlabel="bytes per image, whole file", ylabel="PSNR, dB (of the mean MSE)")
-    lossy = [point for point in result["points"] if point["quality"] is not None]
+    lossy, colours = [point for point in result["points"] if point["quality"] is not None], {}
     for codec in dict.fromkeys(point["codec"] for point in lossy):
         points = [point for point in lossy if point["codec"] == codec]
         psnrs = [point["distortion"]["psnr_db_of_mse"] for point in points]
-        axes.plot([point["bytes_per_image"] for point in points], psnrs, marker="o", label=codec)
-    for number, point in enumerate(_lossless(result)):
+        (curve,) = axes.plot([point["bytes_per_image"] for point in points], psnrs, marker="o", label=codec)
+        colours[codec] = curve.get_color()
+    for point in _lossless(result):
         size, name = point["bytes_per_image"], point["codec"].removesuffix(" lossless")
-        axes.axvline(size, color=f"C{number}", linestyle="--", label=f"{name}, lossless")
+        axes.axvline(size, color=colours.get(name, "grey"), linestyle="--", label=f"{name}, lossless")
     axes.set_xticks([size for size in _TICKS if axes.get_xlim()[0] <= size <= axes.get_xlim()[1]])
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")

@@ -6,13 +6,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...codec import models
 from ...codec.models import Model
-from ...training.datasets import load
+from ...training.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Images
@@ -48,30 +47,17 @@ class Speed:
     timings: list[Timing]
 
 
-def evaluate(
-    model: str,
-    data: str,
-    split: str = "test",
-    data_dir: Path | None = None,
-    limit: int | None = None,
-    device: str = "cpu",
-) -> dict[str, Any]:
-    """`measure` on a data set by name, as plain values for JSON. Raises ModelMismatch, DataError, UnsupportedImage."""
-    images = load(data, split, data_dir).images[:limit]
-    return asdict(measure(model, images, f"{data} {split}", device))
-
-
-def measure(model: str, images: Images, data: str, device: str = "cpu", repeats: int = REPEATS) -> Speed:
-    """Time a model's batches, and Pillow's codecs image by image, on images uint8 [N, S, S].
+def measure(model: str, data: Dataset, limit: int | None = None, device: str = "cpu", repeats: int = REPEATS) -> Speed:
+    """Time a model's batches, and Pillow's codecs image by image, on the first `limit` images of a data set.
 
     Raises ModelMismatch for an unknown model, UnsupportedImage for images of another size than its own."""
-    loaded = models.load(model, device)
+    loaded, images = models.load(model, device), data.images[:limit]
     timings = [
         _time_model(loaded, model, setting, images, device, repeats) for setting in files.settings_of(loaded.codec)
     ]
     known = peers()
     timings += [_time_peer(known[name], quality, images, repeats) for name, quality in _PEERS.items()]
-    return Speed(loaded.name, data, len(images), environment(device), timings)
+    return Speed(loaded.name, f"{data.name} {data.split}", len(images), environment(device), timings)
 
 
 def _time_model(model: Model, name: str, setting: int, images: Images, device: str, repeats: int) -> Timing:
@@ -107,7 +93,7 @@ def _timing(name: str, blobs: Sequence[bytes], encode_s: list[float], decode_s: 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result of `evaluate` as text; speeds also as multiples of the last peer's."""
+    """The result of `measure`, as it stands in JSON, as text; speeds also as multiples of the last peer's."""
     last = result["timings"][-1]
     than = f"× {last['name']}"
     head = ["", "bytes/image", "encode, images/s", "decode, images/s", f"encode, {than}", f"decode, {than}"]

@@ -59,8 +59,8 @@ def test_peers_of_binary_images_are_the_grey_ones_and_fax() -> None:
     assert sorted(peer.name for peer in lossless_peers(binary=True)) == sorted(names + fax)
 
 
-def test_rate_distortion(tiny_model: Path, tiny_ladder: Path, digits: NDArray[np.uint8]) -> None:
-    result = rd.measure([str(tiny_model), str(tiny_ladder)], digits, "digits")
+def test_rate_distortion(tiny_model: Path, tiny_ladder: Path, digit_set: Dataset) -> None:
+    result, digits = rd.measure([str(tiny_model), str(tiny_ladder)], digit_set), digit_set.images
     assert result.models == ["tiny", "tiny-ladder"]
     ours = [(point.codec, point.quality) for point in result.points[:5]]
     vq, ladder = [("tiny", 50), ("tiny", 100)], [("tiny-ladder", 50), ("tiny-ladder", 100)]
@@ -75,7 +75,7 @@ def test_rate_distortion(tiny_model: Path, tiny_ladder: Path, digits: NDArray[np
         assert row.ratio == pytest.approx(point.bytes_per_image / row.best_bytes)
     buffer = io.BytesIO()
     Image.fromarray(digits[0]).save(buffer, "PNG", optimize=True)
-    png = next(point for point in rd.measure([str(tiny_model)], digits[:1], "digits").points if point.codec == "PNG")
+    png = next(point for point in rd.measure([str(tiny_model)], digit_set, 1).points if point.codec == "PNG")
     assert png.bytes_per_image == len(buffer.getvalue())
     assert png.distortion.mse == 0
 
@@ -110,27 +110,27 @@ def test_rate_distortion_command(tiny_model: Path, tiny_ladder: Path, digits8: s
     result = json.loads(out.read_text())
     assert rd.table(result) == text.stdout.rstrip("\n")
     assert len(text.stdout.splitlines()) == 3 + len(result["points"]) + 3 + len(result["comparisons"])
-    assert result["data"] == "digits8 test"
+    assert result["data"] == "mnist test"
     assert result["images"] == 2
     bare = rd.table(result | {"comparisons": []})
     assert len(bare.splitlines()) == 3 + len(result["points"])
     assert CliRunner().invoke(main, ["bench", "rd", "--data", digits8]).exit_code == 2
 
 
-def test_lossless(tiny_ladder: Path, digits: NDArray[np.uint8]) -> None:
-    result = lossless.measure([str(tiny_ladder)], digits, "digits")
+def test_lossless(tiny_ladder: Path, digit_set: Dataset) -> None:
+    result = lossless.measure([str(tiny_ladder)], digit_set)
     assert not result.binary
     assert [row.codec for row in result.rows] == ["tiny-ladder", *(peer.name for peer in lossless_peers(False))]
     assert all(row.exact for row in result.rows)
-    blobs = vqcodec.encode_batch(digits, str(tiny_ladder), lossless=True)
+    blobs = vqcodec.encode_batch(digit_set.images, str(tiny_ladder), lossless=True)
     assert result.rows[0].bytes_per_image == np.mean([len(blob) for blob in blobs])
     best = min(row.bytes_per_image for row in result.rows[1:])
     assert [row.of_best for row in result.rows] == [row.bytes_per_image / best for row in result.rows]
 
 
-def test_lossless_needs_a_model_that_has_it(tiny_model: Path, digits: NDArray[np.uint8]) -> None:
+def test_lossless_needs_a_model_that_has_it(tiny_model: Path, digit_set: Dataset) -> None:
     with pytest.raises(vqcodec.UnsupportedImage, match="tiny has no lossless coding"):
-        lossless.measure([str(tiny_model)], digits, "digits")
+        lossless.measure([str(tiny_model)], digit_set)
 
 
 def test_lossless_command(
@@ -194,8 +194,8 @@ def test_optional_packages_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "JPEG XL lossless" not in {peer.name for peer in lossless_peers(binary=True)}
 
 
-def test_speed(tiny_ladder: Path, digits: NDArray[np.uint8]) -> None:
-    result = speed.measure(str(tiny_ladder), digits, "digits", repeats=3)
+def test_speed(tiny_ladder: Path, digit_set: Dataset) -> None:
+    result = speed.measure(str(tiny_ladder), digit_set, repeats=3)
     rates = ["lossless", "rate 1 of 2", "rate 2 of 2"]
     assert [timing.name for timing in result.timings] == [*rates, "PNG", "WebP, quality 50"]
     for timing in result.timings:
@@ -203,7 +203,7 @@ def test_speed(tiny_ladder: Path, digits: NDArray[np.uint8]) -> None:
         assert timing.encode_images_per_s == 8 / sorted(timing.encode_s)[1]
         assert timing.decode_images_per_s == 8 / sorted(timing.decode_s)[1]
     for keep, timing in ((True, result.timings[0]), (False, result.timings[2])):
-        blobs = vqcodec.encode_batch(digits, str(tiny_ladder), keep)
+        blobs = vqcodec.encode_batch(digit_set.images, str(tiny_ladder), keep)
         assert timing.bytes_per_image == np.mean([len(blob) for blob in blobs])
 
 
