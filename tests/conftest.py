@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from vqcodec.bitstream import ModelHeader, write
+from vqcodec.codec import models, weights_file
 from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, VQRecipe, VQTrain
@@ -71,7 +75,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, di
 def _tiny_ladder(name: str, **model: object) -> LadderRecipe:
     """60 steps of all eight digits on three small levels of latents."""
     config = LadderConfig(
-        latents=(2, 2, 4), widths=(8, 8, 16), grids=(7, 7, 1), blocks=1, pixel_embed=2, pixel_features=8,
+        latents=(2, 2, 4), widths=(16, 16, 16), grids=(7, 7, 1), blocks=1, pixel_embed=2, pixel_features=8,
         stages=(Stage(4, 8, 1), Stage(16, 8, 1)), **model,
     )  # fmt: skip
     weights = (0.001, 0.01) if config.qualities > 1 else ()
@@ -115,3 +119,29 @@ def tiny_binary(tmp_path_factory: pytest.TempPathFactory, tiny_binary_recipe: La
 def binary_digits(digits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The real digits, every pixel sampled once: uint8 [8, 28, 28] of 0 and 255."""
     return binarise(digits, "tests")
+
+
+@pytest.fixture(scope="session")
+def edited() -> Callable[..., Path]:
+    """edited(weights, path, family="...", key=value, ...): the same tensors under another description, at `path`."""
+
+    def edit(weights: Path, path: Path, family: str | None = None, **config: object) -> Path:
+        told = weights_file.describe(weights)
+        told = dataclasses.replace(told, family=family or told.family, config=told.config | config)
+        weights_file.write(path, told, weights_file.read_tensors(weights))
+        return path
+
+    return edit
+
+
+@pytest.fixture(scope="session")
+def file_of() -> Callable[..., bytes]:
+    """file_of(weights, image, setting): the general file of an image uint8 [28, 28], whatever its size."""
+
+    def make(weights: Path, image: NDArray[np.uint8], setting: int, mode: str = "L") -> bytes:
+        model = models.load(str(weights))
+        (coded,) = model.codec.encode_images(image[None], setting)
+        header = ModelHeader(coded.parameter, mode, 28, 28, 0, model.sha256[:8], model.name)
+        return write(header, coded.payload)
+
+    return make

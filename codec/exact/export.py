@@ -46,7 +46,7 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
         return ExactOffset(_rounded(module.table, frac_bits, ACTIVATION_LIMIT).to(torch.int32))
     if isinstance(module, Leaky):
         return ExactLeaky(module.shift)
-    if isinstance(module, _UNCHANGED):
+    if isinstance(module, _UNCHANGED) or (isinstance(module, nn.ModuleList) and not len(module)):
         return module
     if not list(module.children()) or list(module.parameters(recurse=False)):
         raise TypeError(f"{type(module).__name__} has no exact form")
