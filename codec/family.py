@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,17 +87,25 @@ def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     return found
 
 
+Decoded = tuple[NDArray[np.int64], NDArray[np.uint8]]
+"""Symbols [B, n], and the images uint8 [B, S, S] they stand for."""
+
+
 def still_there(
-    payloads: Sequence[bytes], whole: bool, decode: Callable[[Sequence[bytes]], NDArray[np.uint8]]
+    payloads: Sequence[bytes], whole: bool, decode: Callable[[Sequence[bytes]], Decoded]
 ) -> NDArray[np.uint8]:
-    """decode(payloads); unless they are whole, raises Truncated where the result hangs on bytes that were cut off.
+    """Images of decode(payloads); unless they are whole, raises Truncated where symbols hang on what was cut off.
 
     An arithmetic decoder reads the payload as a binary fraction. What was cut is some number between nothing and all
-    ones; the symbols of a fraction own an interval without holes, so if both ends decode alike, so does all between."""
-    shown = decode(payloads)
-    if not whole and not np.array_equal(shown, decode([payload + b"\xff" * 8 for payload in payloads])):
-        raise Truncated("payload: it ends before the preview does")
-    return shown
+    ones; the symbols of a fraction own an interval without holes, so if both ends decode alike, so does all between.
+    Either end may lie where no encoder goes (Corrupt)."""
+    if whole:
+        return decode(payloads)[1]
+    with suppress(Corrupt):
+        symbols, shown = decode(payloads)
+        if np.array_equal(symbols, decode([payload + b"\xff" * 8 for payload in payloads])[0]):
+            return shown
+    raise Truncated("payload: it ends before the preview does")
 
 
 def upright(pixels: NDArray[np.uint8], inverted: NDArray[np.bool_] | bool) -> NDArray[np.uint8]:

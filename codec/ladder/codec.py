@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ...bitstream.coder import BatchDecoder, BatchEncoder
 from ..exact.softmax import TOTAL, cdf_from_frequencies
-from ..family import LOSSLESS, Coded, still_there, upright
+from ..family import LOSSLESS, Coded, Decoded, still_there, upright
 from .exact import REACHES, ExactLadder
 from .model import LadderModel, LatentStep, Step
-from .pixels import HALF
+from .pixels import HALF, PixelStep
 
 _FLAG_ODDS = 128  # of 65536: what an inverted image is expected to be
 
@@ -122,7 +122,7 @@ class LadderCodec(ExactLadder):
     @torch.inference_mode()
     def decode_images(self, payloads: Sequence[bytes], parameter: int) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] of payloads of one parameter. Raises Corrupt."""
-        return self._decode(payloads, parameter, parameter == LOSSLESS)
+        return self._decode(payloads, parameter, parameter == LOSSLESS)[1]
 
     @torch.inference_mode()
     def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
@@ -131,27 +131,29 @@ class LadderCodec(ExactLadder):
         Raises Corrupt, and Truncated if a payload ends before its latents do."""
         return still_there(payloads, whole, lambda some: self._decode(some, parameter, False))
 
-    def _decode(self, payloads: Sequence[bytes], setting: int, pixels: bool) -> NDArray[np.uint8]:
+    def _decode(self, payloads: Sequence[bytes], setting: int, pixels: bool) -> Decoded:
         coder = BatchDecoder(list(payloads), self.alphabet, 1 + self._symbols(pixels))
-        inverted = coder.pop(_flag_table(len(payloads)))[:, 0] == 1
+        found = [coder.pop(_flag_table(len(payloads)))]
         walk = self.generative.walk(len(payloads), setting, pixels)
         try:
             step = next(walk)
             while True:
-                step = walk.send(self._pop(coder, step, setting))
+                found.append(coder.pop(_tables(self._frequencies(step, setting))))
+                step = walk.send(self._received(step, torch.from_numpy(found[-1]).to(self.device), setting))
         except StopIteration as stop:
             context, values = stop.value
-        return self._shown(self.render(context) if values is None else self._from_patches(values), inverted)
+        x = self.render(context) if values is None else self._from_patches(values)
+        return np.concatenate(found, 1), self._shown(x, found[0][:, 0] == 1)
 
-    def _pop(self, coder: BatchDecoder, step: Step, setting: int) -> Tensor:
-        """What the walk is to receive in a step."""
-        if isinstance(step, LatentStep):
-            k = self._symbols_of(coder, self.latent_frequencies(step, setting)).double()
-            return self.place(step, k.sub_(self.reach_of(step, setting)).view(step.mean.shape))
-        return self._symbols_of(coder, self.pixel_frequencies(step))
+    def _frequencies(self, step: Step, setting: int) -> Tensor:
+        return self.latent_frequencies(step, setting) if isinstance(step, LatentStep) else self.pixel_frequencies(step)
 
-    def _symbols_of(self, coder: BatchDecoder, freq: Tensor) -> Tensor:
-        return torch.from_numpy(coder.pop(_tables(freq))).to(self.device)
+    def _received(self, step: Step, symbols: Tensor, setting: int) -> Tensor:
+        """What the walk is sent for the symbols int64 [B, n] of a step: latents, or the symbols of pixels."""
+        if isinstance(step, PixelStep):
+            return symbols
+        k = symbols.double().sub_(self.reach_of(step, setting))
+        return self.place(step, k.view(step.mean.shape))
 
     @property
     def alphabet(self) -> int:

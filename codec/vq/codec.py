@@ -14,7 +14,7 @@ from ...bitstream.coder import BatchDecoder, BatchEncoder
 from ..exact.export import to_exact
 from ..exact.layers import ExactEmbedding
 from ..exact.softmax import TOTAL, cdf_from_frequencies, exp_table, frequencies
-from ..family import INVERTED, Coded, still_there, upright
+from ..family import INVERTED, Coded, Decoded, still_there, upright
 from .config import VQConfig
 from .model import VQModel
 from .prior import StagedPrior, walk
@@ -219,5 +219,9 @@ class VQCodec(nn.Module):
 
     def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] of the first level alone; whole: False if payloads may be cut. Raises Truncated."""
-        first = parameter & INVERTED
-        return still_there(payloads, whole, lambda some: self.decode_images(some, first))
+
+        def decode(some: Sequence[bytes]) -> Decoded:
+            indices = self.decode_indices(some, 1)
+            return indices[0].cpu().numpy(), upright(self.reconstruct(indices, 1), bool(parameter & INVERTED))
+
+        return still_there(payloads, whole, decode)
