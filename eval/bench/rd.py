@@ -13,6 +13,7 @@ import numpy as np
 
 from ...bitstream.errors import VqcodecError
 from ...codec import models
+from ...codec.api import psnr_db
 from ...training.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
@@ -113,7 +114,7 @@ def compare(ours: RatePoint, theirs: Sequence[RatePoint]) -> Comparison:
     return Comparison(ours.codec, ours.quality, psnr, ours.bytes_per_image, best, size, ours.bytes_per_image / size)
 
 
-def bytes_at(psnr_db: float, curve: Sequence[RatePoint]) -> float | None:
+def bytes_at(psnr: float, curve: Sequence[RatePoint]) -> float | None:
     """Bytes that a codec needs for at least a PSNR (of the mean MSE); None if its best point falls short of it.
 
     Below its worst point, that point's bytes. A point that another one beats in both bytes and PSNR does not count."""
@@ -122,7 +123,7 @@ def bytes_at(psnr_db: float, curve: Sequence[RatePoint]) -> float | None:
         if not best or point.bytes_per_image < best[-1][1]:
             best.append((point.distortion.psnr_db_of_mse, point.bytes_per_image))
     psnrs, sizes = zip(*reversed(best), strict=True)
-    return None if psnr_db > psnrs[-1] else float(np.exp(np.interp(psnr_db, psnrs, np.log(sizes))))
+    return None if psnr > psnrs[-1] else float(np.exp(np.interp(psnr, psnrs, np.log(sizes))))
 
 
 def table(result: dict[str, Any]) -> str:
@@ -180,7 +181,7 @@ def plot(source: Path, target: Path) -> None:
 
 def _draw(result: dict[str, Any], figure: Any) -> Any:
     axes = figure.add_subplot(xscale="log", xlabel="bytes per image, whole file", ylabel="PSNR, dB (of the mean MSE)")
-    lossy, colours = [point for point in result["points"] if point["quality"] is not None], {}
+    lossy, colours = [point for point in result["points"] if _drawn(point)], {}
     for codec in dict.fromkeys(point["codec"] for point in lossy):
         points = [point for point in lossy if point["codec"] == codec]
         psnrs = [point["distortion"]["psnr_db_of_mse"] for point in points]
@@ -195,6 +196,11 @@ def _draw(result: dict[str, Any], figure: Any) -> Any:
     axes.grid(alpha=0.3)
     axes.legend(title=f"{result['data']}, {result['images']:,} images")
     return figure
+
+
+def _drawn(point: dict[str, Any]) -> bool:
+    """Whether a point belongs on a curve: lossy, and not so good that every pixel came back."""
+    return point["quality"] is not None and float(point["distortion"]["psnr_db_of_mse"]) < psnr_db(0, 1)
 
 
 def _lossless(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -183,6 +183,8 @@ def test_plot(tmp_path: Path) -> None:
 
 def test_plot_shows_our_lossless_sizes_and_the_best_peer() -> None:
     assert [point["codec"] for point in rd._lossless(RESULT)] == ["ladder-mnist", "JPEG XL lossless"]
+    assert [rd._drawn(point) for point in RESULT["points"]] == [True, False, False, False]
+    assert not rd._drawn({"quality": 100, "distortion": {"psnr_db_of_mse": 99.0}})  # AVIF at its best
 
 
 def test_optional_packages_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
