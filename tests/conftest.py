@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, VQRecipe, VQTrain
 from vqcodec.training.datasets import Dataset, binarise
 from vqcodec.training.export import export
+from vqcodec.training.ladder import LadderTask
 from vqcodec.training.loop import train
 
 IMAGES = Path(__file__).parent / "images"
@@ -143,5 +145,24 @@ def file_of() -> Callable[..., bytes]:
         (coded,) = model.codec.encode_images(image[None], setting)
         header = ModelHeader(coded.parameter, mode, 28, 28, 0, model.sha256[:8], model.name)
         return write(header, coded.payload)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory, digit_set: Dataset) -> Callable[..., Path]:
+    """untrained(stages=[[until, width, blocks], ...], **config): weights file of a ladder with random weights."""
+
+    def make(stages: Sequence[Sequence[int]], **config: Any) -> Path:
+        torch.manual_seed(0)
+        small = {"latents": (2, 2, 4), "widths": (8, 8, 16), "grids": (7, 7, 1), "blocks": 1, "pixel_features": 4}
+        model = LadderConfig(**small | config, stages=tuple(Stage(*stage) for stage in stages))
+        recipe = LadderRecipe("random", "mnist", "", model, LadderTrain(rd_weights=(0.01,) * (model.qualities - 1)))
+        task = LadderTask(model, recipe.train)
+        with torch.no_grad():
+            for tensor in task.state_dict().values():
+                if tensor.is_floating_point():
+                    tensor.add_(torch.rand_like(tensor).sub(0.4).mul(0.5))  # running variances stay positive
+        return export(task, recipe, digit_set, tmp_path_factory.mktemp("random"), steps=0)
 
     return make

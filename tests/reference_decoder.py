@@ -1,10 +1,12 @@
-"""A second decoder of the VQ family, written from bitstream/FORMAT.md alone and in its order.
+"""A second decoder of both model families, written from bitstream/FORMAT.md alone and in its order.
 
 NumPy integers and the plain Python arithmetic coder; no torch, nothing of vqcodec.codec. Slow and short on purpose: it
 is the check of FORMAT.md and its illustration."""
 
 import json
 import struct
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +14,22 @@ import numpy as np
 from vqcodec.bitstream.cdf import cdf_from_frequencies, quantise_weights, widen
 
 Tensors = dict[str, np.ndarray]
+Rectifier = Callable[[np.ndarray], np.ndarray]
 DTYPES = {"I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
 
 
-def read_weights(path: Path) -> tuple[dict, Tensors]:
-    """Configuration and tensors (int64) of a weights file."""
+def read_weights(path: Path) -> tuple[str, dict, Tensors]:
+    """Family, configuration and tensors (int64) of a weights file."""
     data = path.read_bytes()
     (size,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + size])
-    config = json.loads(header.pop("__metadata__")["vqcodec"])["config"]
+    told = json.loads(header.pop("__metadata__")["vqcodec"])
     tensors = {}
     for name, entry in header.items():
         first, last = entry["data_offsets"]
         raw = np.frombuffer(data[8 + size + first : 8 + size + last], DTYPES[entry["dtype"]])
         tensors[name] = raw.reshape(entry["shape"]).astype(np.int64)
-    return config, tensors
+    return told["family"], told["config"], tensors
 
 
 class Decoder:
@@ -86,15 +89,15 @@ def relu(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-def res(w: Tensors, name: str, x: np.ndarray) -> np.ndarray:
-    return x + conv(w, f"{name}.body.3", relu(conv(w, f"{name}.body.1", relu(x))))
+def res(w: Tensors, name: str, x: np.ndarray, rect: Rectifier = relu) -> np.ndarray:
+    return x + conv(w, f"{name}.body.3", rect(conv(w, f"{name}.body.1", rect(x))))
 
 
-def shuffle(x: np.ndarray) -> np.ndarray:
+def shuffle(x: np.ndarray, r: int = 2) -> np.ndarray:
     channels, height, width = x.shape
-    out = np.zeros((channels // 4, 2 * height, 2 * width), np.int64)
+    out = np.zeros((channels // r**2, r * height, r * width), np.int64)
     for c in range(channels):
-        out[c // 4, c % 4 // 2 :: 2, c % 2 :: 2] = x[c]
+        out[c // r**2, c % r**2 // r :: r, c % r :: r] = x[c]
     return out
 
 
@@ -103,6 +106,11 @@ def bayer() -> np.ndarray:
     for _ in range(3):
         b = np.block([[4 * b, 4 * b + 2], [4 * b + 3, 4 * b + 1]])
     return b
+
+
+def symbol_of_weights(coder: Decoder, logits: np.ndarray, exp: np.ndarray, alphabet: int) -> int:
+    weights = exp[np.minimum(logits.max() - logits, len(exp) - 1)]
+    return coder.symbol(widen(cdf_from_frequencies(quantise_weights(weights)), alphabet).tolist())
 
 
 def decode_indices(payload: bytes, levels: int, config: dict, w: Tensors) -> list[np.ndarray]:
@@ -130,19 +138,15 @@ def decode_indices(payload: bytes, levels: int, config: dict, w: Tensors) -> lis
                 logits = linear(w, f"prior.net.heads.{level}", x.reshape(len(positions), config["prior_head"]))
             logits = logits + w[f"prior.net.offsets.{number}.table"]
             for p, row in zip(positions, logits, strict=True):
-                weights = w["prior.exp"][np.minimum(row.max() - row, 4096)]
-                cdf = widen(cdf_from_frequencies(quantise_weights(weights)), alphabet)
-                indices[level][p] = coder.symbol(cdf.tolist())
+                indices[level][p] = symbol_of_weights(coder, row, w["prior.exp"], alphabet)
             order[level] += positions
             number += 1
     return indices
 
 
-def decode_compact(blob: bytes, weights: Path) -> np.ndarray:
-    """Pixels uint8 [S, S] of a compact file of the model in a weights file (checksum and fields not checked again)."""
-    config, w = read_weights(weights)
-    levels = (blob[0] & 3) + 1
-    indices = decode_indices(blob[3:-2], levels, config, w)
+def decode_vq(payload: bytes, parameter: int, config: dict, w: Tensors) -> np.ndarray:
+    """Pixels uint8 [S, S] of a payload of the VQ family."""
+    indices = decode_indices(payload, (parameter & 3) + 1, config, w)
     grid = config["image_size"] // 4
     z = np.zeros((config["latent_dim"], grid, grid), np.int64)
     for level, index in enumerate(indices):
@@ -156,4 +160,115 @@ def decode_compact(blob: bytes, weights: Path) -> np.ndarray:
     x = shuffle(conv(w, "decoder.5", relu(x)))
     x = shuffle(conv(w, "decoder.9", relu(res(w, "decoder.7", x))))
     pixels = np.clip((x[0] + 2) >> 2, 0, 255).astype(np.uint8)
-    return 255 - pixels if blob[0] & 4 else pixels
+    return 255 - pixels if parameter & 4 else pixels
+
+
+class Ladder:
+    """The decoder of one payload of the ladder family."""
+
+    def __init__(self, payload: bytes, parameter: int, config: dict, w: Tensors) -> None:
+        self.w, self.config, self.setting, self.coder = w, config, parameter, Decoder(payload)
+        self.binary = config["likelihood"] == "bernoulli"
+        self.reach = [[(1, 2, 4, 8, 16, 31)[int(index)] for index in row] for row in w["reach"]]
+        self.alphabet = max(2 if self.binary else 16, *(2 * reach + 1 for row in self.reach for reach in row))
+
+    def rect(self, x: np.ndarray) -> np.ndarray:
+        leak = self.config["leak"]
+        return np.maximum(x, x >> leak) if leak else relu(x)
+
+    def stack(self, name: str, blocks: int, x: np.ndarray) -> np.ndarray:
+        x = conv(self.w, f"{name}.0", x)
+        for block in range(1, blocks + 1):
+            x = res(self.w, f"{name}.{block}", x, self.rect)
+        return x
+
+    def decode(self, preview: bool) -> np.ndarray:
+        """Pixels uint8 [S, S]."""
+        inverted = self.coder.symbol(widen(np.array([0, 65408, 65536]), self.alphabet).tolist())
+        context = self.latents()
+        pixels = self.pixels(context) if self.setting == 0 and not preview else self.render(context)
+        pixels = (pixels * (255 if self.binary else 1)).astype(np.uint8)
+        return 255 - pixels if inverted else pixels
+
+    def latents(self) -> np.ndarray:
+        """The context."""
+        w, config, q = self.w, self.config, self.setting
+        h = np.zeros((), np.int64)
+        for level in reversed(range(len(config["latents"]))):
+            channels, side = config["latents"][level], config["grids"][level]
+            if level == len(config["latents"]) - 1:
+                mean = np.zeros((channels, side, side), np.int64)
+                log_scale = np.broadcast_to(w["generative.top.table"][q][:, None, None], mean.shape)
+            else:
+                mean, log_scale = np.split(conv(w, f"generative.heads.{level}.{q}", h), 2)
+            reach, tables = self.reach[q][level], w[f"tables{int(w['reach'][q][level])}"]
+            rows = np.clip((32 * log_scale + 256 >> 9) + 72, 0, 160)
+            k = np.zeros(mean.shape, np.int64)
+            for place, row in np.ndenumerate(rows):
+                k[place] = self.coder.symbol(widen(cdf_from_frequencies(tables[row]), self.alphabet).tolist()) - reach
+            h = conv(w, f"generative.entries.{level}.{q}", k * 512 + mean) + h
+            h = self.stack(f"generative.nets.{level}", config["blocks"], h)
+            if level:
+                h = conv(w, f"generative.expand.{level - 1}.1", self.rect(h))
+                h = shuffle(h, config["grids"][level - 1] // side)
+        return h
+
+    def render(self, context: np.ndarray) -> np.ndarray:
+        """The image of the latents, 0..255 or 0 and 1."""
+        name, most = "generative.render", 1 if self.binary else 255
+        h = self.rect(res(self.w, f"{name}.1", conv(self.w, f"{name}.0", context), self.rect))
+        y = shuffle(conv(self.w, f"{name}.3", h), self.config["image_size"] // self.config["grids"][0])[0]
+        return np.clip(most * y + 256 >> 9, 0, most)
+
+    def pixels(self, context: np.ndarray) -> np.ndarray:
+        """The pixels, 0..255 or 0 and 1."""
+        size, side = self.config["image_size"], self.config["grids"][0]
+        r = size // side
+        image = np.zeros((size, size), np.int64)
+        order = sorted(range(r * r), key=lambda p: bayer()[p // r % 8][p % r % 8])
+        untils = [0, *(stage["until"] for stage in self.config["stages"])]
+        known = [context]
+        for number, (first, last) in enumerate(pairwise(untils)):
+            places = sorted(order[first:last])
+            features = self.network(number, np.concatenate(known)).reshape(len(places), -1, side, side)
+            values = self.values(features.transpose(0, 2, 3, 1), self.config["stages"][number]["width"] == 0)
+            for place, own in zip(places, values, strict=True):
+                image[place // r :: r, place % r :: r] = own
+                known.append(self.w["generative.pixels.embedding.table"][own].transpose(2, 0, 1))
+        return image
+
+    def network(self, number: int, x: np.ndarray) -> np.ndarray:
+        name, stage = f"generative.pixels.nets.{number}", self.config["stages"][number]
+        if not stage["width"]:
+            return conv(self.w, name, x)
+        return conv(self.w, f"{name}.{stage['blocks'] + 2}", self.rect(self.stack(name, stage["blocks"], x)))
+
+    def values(self, features: np.ndarray, linear_stage: bool) -> np.ndarray:
+        """Values [n, side, side] of the pixels of a stage from their features [n, side, side, F]."""
+        w, name = self.w, "generative.pixels"
+        shape, f = features.shape[:3], features.reshape(-1, features.shape[-1])
+        if self.binary:
+            logits = linear(w, f"{name}.high", f if linear_stage else relu(f))
+            return self.symbols(np.concatenate([np.zeros_like(logits), logits], 1)).reshape(shape)
+        high = self.symbols(linear(w, f"{name}.high", relu(f)))
+        low = self.symbols(linear(w, f"{name}.low", relu(f + w[f"{name}.high_embedding.table"][high])))
+        return (16 * high + low).reshape(shape)
+
+    def symbols(self, logits: np.ndarray) -> np.ndarray:
+        return np.array([symbol_of_weights(self.coder, row, self.w["exp"], self.alphabet) for row in logits])
+
+
+def decode_payload(payload: bytes, parameter: int, weights: Path, preview: bool = False) -> np.ndarray:
+    """Pixels uint8 [S, S] of a payload. preview: from the latents alone, or a VQ-VAE's first level."""
+    family, config, w = read_weights(weights)
+    if family == "ladder":
+        return Ladder(payload, parameter, config, w).decode(preview)
+    return decode_vq(payload, parameter & 4 if preview else parameter, config, w)
+
+
+def decode_file(blob: bytes, weights: Path, preview: bool = False) -> np.ndarray:
+    """Pixels uint8 [S, S] of a file of the model in a weights file (checksum and fields not checked again)."""
+    if blob[0] >> 3 == 0xA8 >> 3:
+        return decode_payload(blob[3:-2], blob[0] & 7, weights, preview)
+    extra, length = struct.unpack_from("<HQ", blob, 16)
+    return decode_payload(blob[26 + extra : 26 + extra + length], blob[7], weights, preview)

@@ -1,16 +1,22 @@
-"""Files of the package's models, decoded by a second decoder that was written from FORMAT.md."""
+"""Real files, decoded by a second decoder that was written from FORMAT.md."""
+
+from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import vqcodec
 from vqcodec.codec import models
+from vqcodec.training.datasets import binarise
 
 HERE = Path(__file__).parent
+Images = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
@@ -23,13 +29,72 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    ("name", "images"), [("vq-mnist", "mnist_test_8.npy"), ("vq-omniglot28", "omniglot28_test_8.npy")]
-)
-@pytest.mark.parametrize("quality", [1, 50, 100])
-def test_the_second_decoder_agrees(name: str, images: str, quality: int, reference: ModuleType) -> None:
-    pixels = np.load(HERE / "images" / images)[:2]
-    for image in (pixels[0], 255 - pixels[1]):
-        blob = vqcodec.encode(image, name, quality=quality)
-        expected = vqcodec.decode(blob, "numpy")
-        assert np.array_equal(reference.decode_compact(blob, models.find(name)), expected)
+def check(reference: ModuleType, blob: bytes, weights: Path) -> None:
+    """The second decoder sees what vqcodec sees, in the file and in its preview."""
+    built_in = vqcodec.info(blob).model in models.BUILT_IN.values()
+    given = None if built_in else str(weights)
+    decoded = np.asarray(vqcodec.decode(blob, "pil", given).convert("L"))
+    assert np.array_equal(reference.decode_file(blob, weights), decoded)
+    preview, whole = vqcodec.preview(blob, "pil", given)
+    assert whole
+    assert np.array_equal(reference.decode_file(blob, weights, preview=True), np.asarray(preview.convert("L")))
+
+
+def images_of(name: str) -> Images:
+    """Two real images of the kind a model was made for, the second on a bright background."""
+    pixels = np.load(HERE / "images" / ("mnist_test_8.npy" if "mnist" in name else "omniglot28_test_8.npy"))[:2]
+    pixels = binarise(pixels, name) if name.endswith("binary") else pixels
+    return np.stack([pixels[0], 255 - pixels[1]])
+
+
+@pytest.mark.parametrize("name", [description.name for description in models.available().values()])
+def test_files_of_the_models_of_the_package(name: str, reference: ModuleType) -> None:
+    codec = models.load(name).codec
+    images = images_of(name)
+    shown = [image > 127 for image in images] if name.endswith("binary") else list(images)  # binary ones in mode 1
+    for number, image in enumerate(shown):
+        settings = codec.lossy_settings
+        for setting in {1, (settings + 1) // 2, settings} - {0}:
+            blob = vqcodec.encode(image, name, quality=100 * setting // settings)
+            assert vqcodec.info(blob).setting == setting
+            check(reference, blob, models.find(name))
+        if codec.has_lossless:
+            blob = vqcodec.encode(image, name, lossless=True)
+            assert vqcodec.info(blob).kind == "compact model"
+            assert np.array_equal(reference.decode_file(blob, models.find(name)), images[number])
+            check(reference, blob, models.find(name))
+
+
+@pytest.mark.parametrize("setting", [0, 1, 2])
+def test_files_of_a_ladder(
+    setting: int, tiny_ladder: Path, digits: Images, reference: ModuleType, file_of: Callable[..., bytes]
+) -> None:
+    for image in (digits[0], 255 - digits[1], np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)):
+        blob = file_of(tiny_ladder, image, setting)
+        check(reference, blob, tiny_ladder)
+        assert np.array_equal(reference.decode_file(blob, tiny_ladder), image) == (setting == 0)
+
+
+def test_files_of_a_binary_ladder(
+    tiny_binary: Path, binary_digits: Images, reference: ModuleType, file_of: Callable[..., bytes]
+) -> None:
+    for image in (binary_digits[0], 255 - binary_digits[1]):
+        for mode in ("L", "1"):
+            blob = file_of(tiny_binary, image, 0, mode)
+            check(reference, blob, tiny_binary)
+            assert np.array_equal(reference.decode_file(blob, tiny_binary), image)
+
+
+def test_files_of_other_architectures(
+    digits: Images, reference: ModuleType, untrained: Callable[..., Path], file_of: Callable[..., bytes]
+) -> None:
+    """Leaky rectifiers, batch norm, levels on other grids, linear stages, more blocks."""
+    for values in (
+        {"leak": 2, "batch_norm": True, "blocks": 2, "stages": [[5, 0, 0], [16, 8, 2]], "qualities": 2},
+        {"latents": (1, 2, 3, 4), "widths": (8, 4, 6, 8), "grids": (14, 14, 2, 1), "stages": [[1, 4, 0], [4, 0, 0]]},
+        {"latents": (3,), "widths": (8,), "grids": (28,), "stages": [[1, 4, 1]], "likelihood": "categorical"},
+    ):
+        weights = untrained(**values)
+        image = digits[0] if values.get("likelihood") else np.where(digits[0] > 100, 255, 0).astype(np.uint8)
+        for setting in range(values.get("qualities", 1)):
+            check(reference, file_of(weights, image, setting), weights)
