@@ -54,6 +54,10 @@ PIXELS = {
     ("omniglot28", "train"): "469a52ada6e5248a064cd13fa582f5df4564d73a345384a9c8a299d0880534d1",
     ("omniglot28", "test"): "8110d6717108b0171fa68cec1d6aaa91ffd1755714ead25f4e2c5acb69a43561",
     ("omniglot28", "unused"): "d29714581fd1949078e8656dc6733b788642e3ed4094e056d2615871aecbeca9",
+    ("mnist-binary", "train"): "1d74c08d7733e79614ac8f9c08e737e6a51d334d6f3afb42da27144c8dedcef8",
+    ("mnist-binary", "test"): "d02d730246fe654f856bc968d84c8419c3ee6beafbb1d8328b24d009fd3bdacc",
+    ("omniglot28-binary", "train"): "f8ce589b020358a9c3169866215afd7b59a2c167e2325e87dd75dfbe64a5b218",
+    ("omniglot28-binary", "test"): "d475075da75b3f34b76c2bcd37627fd332be4f0417783eadaa894a81986d60a3",
 }
 
 

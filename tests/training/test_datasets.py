@@ -1,6 +1,7 @@
 """Data sets: resampling is exact, orders are fixed, and damaged or missing files are named."""
 
 import gzip
+import hashlib
 import os
 import struct
 import sys
@@ -107,7 +108,7 @@ def test_unknown_names_and_splits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="unknown data set 'cifar'.*mnist, omniglot28, omniglot28-burda"):
         load("cifar", "train", tmp_path)
     for name in datasets.NAMES:
-        with pytest.raises(DataError, match=f"{name} has no split 'valid': it has train, test"):
+        with pytest.raises(DataError, match=f"{name.removesuffix('-binary')} has no split 'valid': it has train, test"):
             load(name, "valid", tmp_path)
 
 
@@ -223,6 +224,58 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="x.npy"):
         datasets._write_npy(tmp_path / "x.npy", DIGITS)
     assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+# Sampled binary pixels
+
+
+def test_every_pixel_is_one_draw_of_a_fixed_generator() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (3, 4, 5), np.uint8)
+    seed = int.from_bytes(hashlib.sha256(b"a name").digest()[:16], "big")
+    draws = iter(np.random.PCG64(seed).random_raw(60).tolist())
+    expected = [255 if 255 * (next(draws) >> 32) < value << 32 else 0 for value in images.flatten().tolist()]
+    assert datasets.binarise(images, "a name").flatten().tolist() == expected
+    assert np.array_equal(datasets.binarise(images[:2], "a name"), datasets.binarise(images, "a name")[:2])
+    assert not np.array_equal(datasets.binarise(images, "another"), datasets.binarise(images, "a name"))
+
+
+def test_the_share_of_white_is_the_grey_level() -> None:
+    levels = np.array([0, 1, 50, 128, 254, 255], np.uint8)
+    white = datasets.binarise(np.broadcast_to(levels, (10_000, 1, 6)), "levels")[:, 0] / 255
+    p = levels / 255
+    assert (
+        np.abs(white.mean(0) - p) <= 5 * np.sqrt(p * (1 - p) / 10_000)
+    ).all()  # 5 standard deviations; 0 and 1 exact
+
+
+def test_digits_stay_digits() -> None:
+    once, again = (datasets.binarise(DIGITS, name) for name in ("mnist-binary test", "other"))
+    assert set(np.unique(once).tolist()) == {0, 255}
+    assert once.shape == DIGITS.shape
+    assert (once[DIGITS == 0] == 0).all()
+    assert (once[DIGITS == 255] == 255).all()
+    assert 0.5 < (once == again).mean() < 1
+
+
+@pytest.mark.skipif(not REAL_DATA, reason="needs VQCODEC_DATA")
+@pytest.mark.parametrize("name", ["mnist", "omniglot28"])
+def test_the_real_binary_test_sets(name: str) -> None:
+    """`load` compares them with their SHA-256 in PIXELS."""
+    grey, binary = load(name, "test"), load(f"{name}-binary", "test")
+    assert (binary.name, binary.split) == (f"{name}-binary", "test")
+    assert datasets.PIXELS[binary.name, "test"] == binary.sha256 == datasets._sha256(binary.images)
+    assert "sampled once" in binary.description
+    assert binary.images.shape == grey.images.shape
+    p = grey.images / 255
+    deviation = np.sqrt((p * (1 - p)).sum())
+    assert abs(binary.images.sum() / 255 - p.sum()) < 5 * deviation
+
+
+def test_binary_images_of_other_images_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = datasets.Dataset("mnist", "test", DIGITS, None, "", "", "", "")
+    monkeypatch.setitem(datasets._LOADERS, "mnist", lambda split, folder: grey)
+    with pytest.raises(DataError, match="mnist-binary test: 8 images of SHA-256 .* not the official files"):
+        load("mnist-binary", "test")
 
 
 # Burda's file
