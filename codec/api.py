@@ -18,11 +18,10 @@ from ..bitstream import container
 from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
 from ..bitstream.errors import Corrupt, UnsupportedImage
 from . import models, plain
-from .family import LOSSLESS, Coded, Meaning, meaning
+from .family import LOSSLESS, Coded, Meaning, compact_parameter, meaning
 from .images import AnyImage, Output, from_grey_plane, from_pil, grey_plane, to_pil
 from .models import Model
 from .png import PlainImage
-from .weights_file import Description
 
 BATCH = 256  # images that go through a model at once; results do not depend on it
 _ZLIB_FRAME = 6  # bytes of zlib's header and checksum, which plain files do without
@@ -243,7 +242,7 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: s
         "model" if general else "compact model",
         f"{name}, {_in_words(told)}",
         told.lossless if told else None,
-        header.mode if isinstance(header, ModelHeader) else _compact_mode(description),
+        header.mode if isinstance(header, ModelHeader) else (told.mode if told else "L"),
         header.width if isinstance(header, ModelHeader) else side,
         header.height if isinstance(header, ModelHeader) else side,
         *sizes,
@@ -388,15 +387,12 @@ def psnr_db(squared_error: int, samples: int) -> float:
 
 
 def _header(model: Model, mode: str, coded: Coded) -> Header:
-    if model.number and mode == _compact_mode(model.description):
-        return CompactHeader(coded.parameter, model.number, model.sha256[:1])
+    found = model.description
+    compact = compact_parameter(found.family, found.config, mode, coded.parameter)
+    if model.number and compact is not None:
+        return CompactHeader(compact, model.number, model.sha256[:1])
     width, height = model.size
     return ModelHeader(coded.parameter, mode, width, height, model.number, model.sha256[:8], model.name)
-
-
-def _compact_mode(description: Description | None) -> str:
-    """Image mode of a model's compact files: 1 for models of black and white, else L."""
-    return "1" if description and description.config.get("likelihood") == "bernoulli" else "L"
 
 
 def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
@@ -414,7 +410,7 @@ def _mode(header: Header, model: Model) -> str:
     """Image mode of a file of a model. Raises Corrupt if the header asks for what the model does not have."""
     assert not isinstance(header, PlainHeader)
     if isinstance(header, CompactHeader):
-        return _compact_mode(model.description)
+        return meaning(model.description.family, model.description.config, header.parameter).mode
     if (header.width, header.height) != model.size or header.mode not in ("L", "1", "RGB"):
         raise Corrupt(
             f"mode {header.mode}, {header.width} x {header.height} pixels: {model.name} takes {model.codec.takes}"

@@ -14,6 +14,7 @@ from ..bitstream.errors import Corrupt, Truncated
 
 LOSSLESS = 0
 """The setting that keeps every pixel; lossy settings are 1 (smallest) to `lossy_settings` (best)."""
+BINARY, BINARY_MODES = "bernoulli", ("1", "L")  # likelihood of binary models; modes of compact files by parameter
 INVERTED = 4  # parameter bit of VQ models: the image was coded with 255 - pixel
 
 
@@ -63,10 +64,13 @@ class Codec(Protocol):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a parameter byte says. setting: 0 lossless, else a rate; of: how many rates the model has."""
+    """What a parameter byte says.
+
+    setting: 0 lossless, else a rate; of: how many rates the model has.  mode: image mode of a compact file."""
 
     setting: int
     of: int
+    mode: str = "L"
 
     @property
     def lossless(self) -> bool:
@@ -78,6 +82,8 @@ def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     """What a parameter means to a model of this family and configuration. Raises Corrupt for one it does not have."""
     if family == "vq":
         found, rest = Meaning((parameter & 3) + 1, len(config["levels"])), parameter & ~(3 | INVERTED)
+    elif family == "ladder" and config.get("likelihood", BINARY) == BINARY:
+        found, rest = Meaning(LOSSLESS, 0, BINARY_MODES[parameter & 1]), parameter & ~1
     elif family == "ladder":
         found, rest = Meaning(parameter, config.get("qualities", 1) - 1), 0
     else:
@@ -85,6 +91,13 @@ def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     if rest or not 0 <= found.setting <= found.of:
         raise Corrupt(f"parameter {parameter}: the model has settings up to {found.of}")
     return found
+
+
+def compact_parameter(family: str, config: dict[str, Any], mode: str, parameter: int) -> int | None:
+    """Parameter of a compact file of an image of this mode, None if only a general file can tell the mode."""
+    if family == "ladder" and config.get("likelihood", BINARY) == BINARY:
+        return BINARY_MODES.index(mode) if mode in BINARY_MODES else None
+    return parameter if mode == "L" else None
 
 
 Decoded = tuple[NDArray[np.int64], NDArray[np.uint8]]

@@ -146,7 +146,7 @@ def _patches(x: Tensor, side: int, stride: int) -> Tensor:
 def _join(products: Tensor, out: Tensor) -> None:
     """Joins products int32 [n, M, m, N] of digits of x and of the weight, highest first, into sums float64 [M, N]."""
     n, m = products.shape[0], products.shape[2]
-    out.zero_()
-    for order in range(n + m - 1):
+    out.copy_(products[0, :, 0])
+    for order in range(1, n + m - 1):
         same = [products[i, :, order - i] for i in range(max(0, order - m + 1), min(n, order + 1))]
-        out.mul_(256).add_(reduce(torch.add, same))
+        torch.add(reduce(torch.add, same), out, alpha=256, out=out)

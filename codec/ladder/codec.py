@@ -122,14 +122,19 @@ class LadderCodec(ExactLadder):
     @torch.inference_mode()
     def decode_images(self, payloads: Sequence[bytes], parameter: int) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] of payloads of one parameter. Raises Corrupt."""
-        return self._decode(payloads, parameter, parameter == LOSSLESS)[1]
+        setting = self._setting(parameter)
+        return self._decode(payloads, setting, setting == LOSSLESS)[1]
 
     @torch.inference_mode()
     def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] rendered from the latents alone. whole: False if the payloads may be cut.
 
         Raises Corrupt, and Truncated if a payload ends before its latents do."""
-        return still_there(payloads, whole, lambda some: self._decode(some, parameter, False))
+        return still_there(payloads, whole, lambda some: self._decode(some, self._setting(parameter), False))
+
+    def _setting(self, parameter: int) -> int:
+        """Parameters of binary models tell the image's mode; all else is lossless."""
+        return LOSSLESS if self.config.values == 2 else parameter
 
     def _decode(self, payloads: Sequence[bytes], setting: int, pixels: bool) -> Decoded:
         coder = BatchDecoder(list(payloads), self.alphabet, 1 + self._symbols(pixels))
