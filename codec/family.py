@@ -100,6 +100,7 @@ def compact_parameter(family: str, config: dict[str, Any], mode: str, parameter:
     return parameter if mode == "L" else None
 
 
+_ONES = b"\xff" * (1 << 14)  # stands for ones without end: a symbol takes at most 16 bits, and previews have fewer
 Decoded = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Symbols [B, n], and the images uint8 [B, S, S] they stand for."""
 
@@ -116,7 +117,7 @@ def still_there(
         return decode(payloads)[1]
     with suppress(Corrupt):
         symbols, shown = decode(payloads)
-        if np.array_equal(symbols, decode([payload + b"\xff" * 8 for payload in payloads])[0]):
+        if np.array_equal(symbols, decode([payload + _ONES for payload in payloads])[0]):
             return shown
     raise Truncated("payload: it ends before the preview does")
 
