@@ -75,14 +75,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Recipe, di
 
 
 def _tiny_ladder(name: str, **model: object) -> LadderRecipe:
-    """60 steps of all eight digits on three small levels of latents."""
+    """100 steps of all eight digits on three small levels of latents."""
     config = LadderConfig(
         latents=(2, 2, 4), widths=(16, 16, 16), grids=(7, 7, 1), blocks=1, pixel_embed=2, pixel_features=8,
         stages=(Stage(4, 8, 1), Stage(16, 8, 1)), **model,
     )  # fmt: skip
     weights = (0.001, 0.01) if config.qualities > 1 else ()
     schedule = LadderTrain(
-        epochs=60, batch_size=8, learning_rate=1e-2, warmup_steps=5, rd_weights=weights, precision="float32"
+        epochs=100, batch_size=8, learning_rate=2e-2, warmup_steps=5, rd_weights=weights, precision="float32"
     )
     return LadderRecipe(name, "mnist", "for tests", config, schedule)
 

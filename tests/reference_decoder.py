@@ -167,8 +167,9 @@ class Ladder:
     """The decoder of one payload of the ladder family."""
 
     def __init__(self, payload: bytes, parameter: int, config: dict, w: Tensors) -> None:
-        self.w, self.config, self.setting, self.coder = w, config, parameter, Decoder(payload)
+        self.w, self.config, self.coder = w, config, Decoder(payload)
         self.binary = config["likelihood"] == "bernoulli"
+        self.setting = 0 if self.binary else parameter
         self.reach = [[(1, 2, 4, 8, 16, 31)[int(index)] for index in row] for row in w["reach"]]
         self.alphabet = max(2 if self.binary else 16, *(2 * reach + 1 for row in self.reach for reach in row))
 

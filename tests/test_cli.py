@@ -5,14 +5,22 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+
+import vqcodec as package
+from vqcodec.codec import models
+from vqcodec.training.datasets import binarise
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "codec" / "examples"
+Pixels = NDArray[np.uint8]
 
 
 def vqcodec(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
@@ -38,7 +46,7 @@ def refused(*arguments: object, cwd: Path, code: int = 1, **options: object) -> 
 def test_round_trip(name: str, tmp_path: Path) -> None:
     source = tmp_path / f"{name}.png"
     source.write_bytes((EXAMPLES / f"{name}.png").read_bytes())
-    result = vqcodec("compress", source.name, cwd=tmp_path)
+    result = vqcodec("compress", source.name, "--quality", 15, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"{name}.png" in result.stdout
     blob = (tmp_path / f"{name}.vqc").read_bytes()
@@ -63,11 +71,14 @@ def test_json_names_and_sizes(tmp_path: Path) -> None:
 
 
 def test_models_lists_the_models() -> None:
-    assert [row["name"] for row in json.loads(vqcodec("models", "--json").stdout)["models"]] == [
-        "vq-mnist",
-        "vq-omniglot28",
-    ]
-    assert "plain" in vqcodec("models").stdout
+    """Those of BUILT_IN whose weights are there."""
+    rows = json.loads(vqcodec("models", "--json").stdout)["models"]
+    there = {number: name for number, name in models.BUILT_IN.items() if models._path(name).exists()}
+    assert {row["number"]: row["name"] for row in rows} == there
+    assert {1, 2} <= there.keys()
+    assert all(row["family"] == row["name"].split("-")[0] for row in rows)
+    text = vqcodec("models").stdout
+    assert all(name in text for name in (*there.values(), "plain"))
 
 
 def test_help_needs_no_torch() -> None:
@@ -84,6 +95,111 @@ def test_help_needs_no_torch() -> None:
     )
     for command in ("compress", "decompress", "info", "models", "train", "eval", "data"):
         assert vqcodec(command, "--help").returncode == 0
+
+
+@dataclass(frozen=True)
+class Given:
+    """A ladder model as --model takes it, an image it codes losslessly, and the --model that decoding needs."""
+
+    model: str
+    image: Image.Image
+    decoding: tuple[str, ...]
+
+
+@pytest.fixture(params=["tiny", *(d.name for d in models.available().values() if d.family == "ladder")])
+def given(request: pytest.FixtureRequest, digits: Pixels, characters: Pixels, binary_digits: Pixels) -> Given:
+    if request.param == "tiny":
+        weights = str(request.getfixturevalue("tiny_binary"))
+        return Given(weights, Image.fromarray(binary_digits[6]), ("--model", weights))
+    pixels = digits[0] if "mnist" in request.param else characters[0]
+    image = Image.fromarray(pixels)
+    if request.param.endswith("binary"):
+        image = Image.fromarray(binarise(pixels[None], "x")[0] > 0)
+    return Given(request.param, image, ())
+
+
+def test_lossless_files_and_their_previews(given: Given, tmp_path: Path) -> None:
+    given.image.save(tmp_path / "a.png")
+    result = vqcodec("compress", "a.png", "--lossless", "--model", given.model, "--json", cwd=tmp_path)
+    told = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert told["lossless"] is True
+    assert told["method"].endswith(", lossless")
+    blob = (tmp_path / "a.vqc").read_bytes()
+    assert told["bytes_out"] == len(blob)
+    told = json.loads(vqcodec("info", "a.vqc", "--json", *given.decoding, cwd=tmp_path).stdout)
+    assert (told["setting"], told["lossless"], told["mode"]) == (0, True, given.image.mode)
+
+    assert vqcodec("decompress", "a.vqc", "b.png", *given.decoding, cwd=tmp_path).returncode == 0
+    with Image.open(tmp_path / "b.png") as back:
+        assert (back.mode, back.tobytes()) == (given.image.mode, given.image.tobytes())
+
+    expected, whole = package.preview(blob, model=given.decoding[1] if given.decoding else None)
+    assert whole
+    result = vqcodec("decompress", "a.vqc", "p.png", "--preview", *given.decoding, "--json", cwd=tmp_path)
+    assert result.stderr == ""
+    assert json.loads(result.stdout)["preview"] is True
+    with Image.open(tmp_path / "p.png") as shown:
+        assert (shown.mode, shown.tobytes()) == (expected.mode, expected.tobytes())
+
+    (tmp_path / "cut.vqc").write_bytes(blob[:-5])
+    assert "cut.vqc" in refused("decompress", "cut.vqc", *given.decoding, cwd=tmp_path)
+    result = vqcodec("decompress", "cut.vqc", "c.bmp", "--preview", *given.decoding, cwd=tmp_path)
+    assert result.stderr == "note: the file is cut or damaged; the preview shows what its start says, unchecked\n"
+    assert "preview of " in result.stdout
+    with Image.open(tmp_path / "c.bmp") as shown:
+        assert shown.convert("L").tobytes() == expected.convert("L").tobytes()
+    start = len(blob) - told["bytes_payload"] - 1
+    (tmp_path / "short.vqc").write_bytes(blob[:start])
+    assert "short.vqc" in refused("decompress", "short.vqc", "--preview", *given.decoding, cwd=tmp_path)
+
+
+def test_ladder_files_of_the_users_weights(
+    tiny_ladder: Path, tiny_binary: Path, digits: Pixels, binary_digits: Pixels, tmp_path: Path
+) -> None:
+    Image.fromarray(digits[0]).save(tmp_path / "a.png")
+    result = vqcodec("compress", "a.png", "--model", tiny_ladder, "--quality", 50, cwd=tmp_path)
+    assert result.stderr == ""
+    assert "tiny-ladder, rate 1 of 2, lossy)" in result.stdout
+    blob = (tmp_path / "a.vqc").read_bytes()
+    assert "tiny-ladder, setting unknown without its weights" in vqcodec("info", "a.vqc", cwd=tmp_path).stdout
+    told = json.loads(vqcodec("info", "a.vqc", "--json", cwd=tmp_path).stdout)
+    assert "lossless" not in told
+    told = json.loads(vqcodec("info", "a.vqc", "--json", "--model", tiny_ladder, cwd=tmp_path).stdout)
+    assert (told["setting"], told["settings"], told["lossless"]) == (1, 2, False)
+    assert "no model 'tiny-ladder'" in refused("decompress", "a.vqc", "b.png", cwd=tmp_path)
+    assert "was made with weights" in refused("decompress", "a.vqc", "b.png", "--model", tiny_binary, cwd=tmp_path)
+    assert vqcodec("decompress", "a.vqc", "b.png", "--model", tiny_ladder, cwd=tmp_path).returncode == 0
+    with Image.open(tmp_path / "b.png") as back:
+        assert back.tobytes() == package.decode(blob, model=str(tiny_ladder)).tobytes()
+    Image.fromarray(binary_digits[6]).save(tmp_path / "c.png")
+    result = vqcodec("compress", "c.png", "--model", tiny_binary, cwd=tmp_path)
+    assert result.stderr == ""  # it has no lossy rates: lossless is no surprise
+    assert "tiny-binary, lossless, lossless)" in result.stdout
+
+
+def test_models_refuse_other_images_and_settings(
+    tiny_ladder: Path, tiny_binary: Path, tiny_model: Path, edited: Callable[..., Path], tmp_path: Path
+) -> None:
+    for name in ("digit.png", "photo.png"):
+        (tmp_path / name).write_bytes((EXAMPLES / name).read_bytes())
+    for number, description in models.available().items():
+        if number > 2:
+            assert f"{description.name} takes " in refused(
+                "compress", "photo.png", "--model", description.name, cwd=tmp_path
+            )
+    error = refused("compress", "photo.png", "--model", tiny_ladder, cwd=tmp_path)
+    assert "takes grey images of 28 x 28 pixels, found 192 x 128 pixels, mode RGB" in error
+    error = refused("compress", "digit.png", "--model", tiny_binary, "--lossless", cwd=tmp_path)
+    assert "takes black and white (pixels 0 and 255 only) images of 28 x 28 pixels, found 28 x 28 pixels" in error
+    error = refused("compress", "digit.png", "--model", "vq-mnist", "--lossless", cwd=tmp_path)
+    assert "vq-mnist has no lossless coding; use --model auto, or leave --lossless out" in error
+    gaussian = edited(tiny_ladder, tmp_path / "gaussian.safetensors", posterior="gaussian")
+    error = refused("compress", "digit.png", "--model", gaussian, cwd=tmp_path)
+    assert "cannot code images; only those with posterior 'uniform'" in error
+    assert vqcodec("compress", "photo.png", cwd=tmp_path).returncode == 0
+    error = refused("decompress", "photo.vqc", "p2.png", "--preview", cwd=tmp_path)
+    assert "no preview: the image was stored plain" in error
 
 
 @pytest.mark.parametrize(

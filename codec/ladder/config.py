@@ -68,8 +68,10 @@ class LadderConfig:
         _choice("likelihood", self.likelihood, "bernoulli", "categorical")
         if not self.latents or not len(self.latents) == len(self.widths) == len(self.grids):
             raise ValueError("latents, widths and grids need one entry per level, and at least one")
-        if min(*self.latents, *self.widths, *self.grids, self.qualities) < 1:
-            raise ValueError("latents, widths, grids and qualities must be at least 1")
+        if min(*self.latents, *self.widths, *self.grids, self.qualities, self.pixel_features, self.image_size) < 1:
+            raise ValueError("image_size, latents, widths, grids, qualities and pixel_features must be at least 1")
+        if min(self.blocks, self.leak, self.pixel_embed) < 0:
+            raise ValueError("blocks, leak and pixel_embed must not be negative")
         sides = (self.image_size, *self.grids)
         if any(below % above for below, above in pairwise(sides)):
             raise ValueError(f"each of image_size, then grids, must be a multiple of the next, found {sides}")
@@ -77,6 +79,8 @@ class LadderConfig:
             raise ValueError("form 'mlp' has grids of 1")
         if self.qualities > 1 and not self.skip:
             raise ValueError("several qualities need skip = true")
+        if self.qualities > 1 and self.likelihood == "bernoulli":
+            raise ValueError("several qualities need likelihood 'categorical': black and white is always lossless")
         untils = [stage.until for stage in self.stages]
         if untils != sorted(set(untils)) or not untils or untils[-1] != self.patch**2:
             raise ValueError(f"stages must increase and end with {self.patch**2}, found {untils}")

@@ -19,7 +19,7 @@ import vqcodec
 from vqcodec.bitstream.cdf import cdf_from_frequencies, code_length_bits, widen
 from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, UnsupportedImage
 from vqcodec.codec import models
-from vqcodec.codec.family import LOSSLESS, Meaning, meaning
+from vqcodec.codec.family import LOSSLESS, Meaning, compact_parameter, meaning
 from vqcodec.codec.ladder import codec as codec_module
 from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
@@ -399,13 +399,22 @@ def test_a_stage_knows_only_the_stages_before(likelihood: str) -> None:
 
 
 def test_meanings_of_parameters() -> None:
-    config = {"qualities": 3}
-    assert [meaning("ladder", config, parameter) for parameter in range(3)] == [Meaning(n, 2) for n in range(3)]
-    assert meaning("ladder", {}, 0).lossless
+    config = {"qualities": 3, "likelihood": "categorical"}
+    assert [meaning("ladder", config, parameter) for parameter in range(3)] == [Meaning(n, 2, "L") for n in range(3)]
+    assert meaning("ladder", config, 0).lossless
     assert not meaning("ladder", config, 1).lossless
     for parameter in (3, 4, 7, 255):
         with pytest.raises(Corrupt, match=f"parameter {parameter}: the model has settings up to 2"):
             meaning("ladder", config, parameter)
+    for binary in ({}, {"likelihood": "bernoulli", "qualities": 1}):
+        assert meaning("ladder", binary, 0) == Meaning(LOSSLESS, 0, "1")
+        assert meaning("ladder", binary, 1) == Meaning(LOSSLESS, 0, "L")
+        for parameter in (2, 3, 7, 255):
+            with pytest.raises(Corrupt, match=f"parameter {parameter}: the model has settings up to 0"):
+                meaning("ladder", binary, parameter)
+        assert [compact_parameter("ladder", binary, mode, 0) for mode in ("1", "L", "RGB")] == [0, 1, None]
+    assert [compact_parameter("ladder", config, mode, 2) for mode in ("1", "L", "RGB")] == [None, 2, None]
+    assert [compact_parameter("vq", {}, mode, 6) for mode in ("1", "L", "RGB")] == [None, 6, None]
     vq = {"levels": [{}, {}]}
     assert [meaning("vq", vq, parameter) for parameter in (0, 1, 4, 5)] == [Meaning(n, 2) for n in (1, 2, 1, 2)]
     for parameter in (2, 3, 6, 8, 128):
@@ -558,10 +567,16 @@ def test_the_papers_layers_have_the_papers_sizes() -> None:
         ({"widths": (8, 0, 1)}, "at least 1"),
         ({"grids": (7, 7, 0)}, "at least 1"),
         ({"qualities": 0}, "at least 1"),
+        ({"pixel_features": 0}, "at least 1"),
+        ({"image_size": 0}, "at least 1"),
+        ({"blocks": -1}, "must not be negative"),
+        ({"leak": -1}, "must not be negative"),
+        ({"pixel_embed": -1}, "must not be negative"),
+        ({"qualities": 2}, "several qualities need likelihood 'categorical'"),
         ({"grids": (7, 2, 1)}, "must be a multiple of the next, found"),
         ({"image_size": 30}, "must be a multiple of the next, found"),
         ({"form": "mlp"}, "form 'mlp' has grids of 1"),
-        ({"qualities": 2, "skip": False}, "several qualities need skip"),
+        ({"qualities": 2, "skip": False, "likelihood": "categorical"}, "several qualities need skip"),
         ({"stages": ()}, "stages must increase and end with 16"),
         ({"stages": (Stage(8),)}, "stages must increase and end with 16"),
         ({"stages": (Stage(8), Stage(8), Stage(16))}, "stages must increase and end with 16"),

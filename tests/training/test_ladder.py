@@ -71,7 +71,8 @@ def test_stages_and_tuples_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(
         MINIMAL.replace(
             "[train]",
-            "latents = [1, 2, 3]\nqualities = 3\nstages = [{ until = 4, width = 0 }, { until = 16, blocks = 1 }]\n"
+            'latents = [1, 2, 3]\nqualities = 3\nlikelihood = "categorical"\n'
+            "stages = [{ until = 4, width = 0 }, { until = 16, blocks = 1 }]\n"
             "[train]",
         )
         + "rd_weights = [1, 2.5]\n"
@@ -85,7 +86,8 @@ def test_stages_and_tuples_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     (MINIMAL + "rd_weights = [0.1]\n", "train.rd_weights needs one entry per lossy quality, 0 in all"),
-    (MINIMAL.replace("[model]", "[model]\nqualities = 3"), "needs one entry per lossy quality, 2 in all"),
+    (MINIMAL.replace("[model]", '[model]\nqualities = 3\nlikelihood = "categorical"'),
+     "needs one entry per lossy quality, 2 in all"),
     (MINIMAL + "kl_warmup = 1.5\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
     (MINIMAL + "round_from = -1\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
     (MINIMAL + "lossy_share = 2\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
@@ -471,8 +473,8 @@ def test_psnr_floors_are_below_every_training_image(tiny_ladder: Path, digits: N
 
 def test_description_and_card(tiny_ladder: Path, tiny_binary: Path, digit_set: Dataset) -> None:
     for weights, name, steps, takes in (
-        (tiny_ladder, "tiny-ladder", 60, "grey images of 28 x 28"),
-        (tiny_binary, "tiny-binary", 60, "black and white (pixels 0 and 255 only) images"),
+        (tiny_ladder, "tiny-ladder", 100, "grey images of 28 x 28"),
+        (tiny_binary, "tiny-binary", 100, "black and white (pixels 0 and 255 only) images"),
     ):
         described = weights_file.describe(weights)
         assert (described.name, described.family, described.results["steps"]) == (name, "ladder", steps)
