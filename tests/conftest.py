@@ -166,3 +166,12 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, digit_set: Dataset) -> C
         return export(task, recipe, digit_set, tmp_path_factory.mktemp("random"), steps=0)
 
     return make
+
+
+@pytest.fixture
+def built_in(monkeypatch: pytest.MonkeyPatch, tiny_ladder: Path, tiny_binary: Path, tmp_path: Path) -> None:
+    """The tiny models as built-in models 3 and 5, so that their files are compact."""
+    for weights in (tiny_ladder, tiny_binary):
+        (tmp_path / weights.name).write_bytes(weights.read_bytes())
+    monkeypatch.setattr(models, "_FOLDER", tmp_path)
+    monkeypatch.setattr(models, "BUILT_IN", {3: "tiny-ladder", 5: "tiny-binary"})

@@ -45,15 +45,6 @@ def check_every_cut(blob: bytes, payload_end: int, model: str | None = None) -> 
     return there.index(True) if any(there) else len(blob)
 
 
-@pytest.fixture
-def built_in(monkeypatch: pytest.MonkeyPatch, tiny_ladder: Path, tiny_binary: Path, tmp_path: Path) -> None:
-    """The tiny models as built-in models 3 and 5, so that their files are compact."""
-    for weights in (tiny_ladder, tiny_binary):
-        (tmp_path / weights.name).write_bytes(weights.read_bytes())
-    monkeypatch.setattr(models, "_FOLDER", tmp_path)
-    monkeypatch.setattr(models, "BUILT_IN", {3: "tiny-ladder", 5: "tiny-binary"})
-
-
 def test_a_preview_is_the_latents_alone(tiny_ladder: Path, digits: Images, file_of: FileOf) -> None:
     model = models.load(str(tiny_ladder))
     for setting in range(3):
