@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from vqcodec.codec.exact import ExactConv2d, ExactEmbedding, ExactLinear, ExactOffset, Residual, oracle
 from vqcodec.codec.exact.backend import int8_usable, selected
-from vqcodec.codec.exact.layers import ACTIVATION_LIMIT, INPUT_BOUND
+from vqcodec.codec.exact.export import to_exact
+from vqcodec.codec.exact.layers import ACTIVATION_LIMIT, INPUT_BOUND, ExactLeaky, Leaky
 
 # mkldnn.flags sets every flag again, and PyTorch then tells of one that is for other processors.
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
@@ -200,3 +201,14 @@ def test_a_processor_whose_int8_products_saturate_gets_float64() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (run.stdout, run.returncode) == ("float64", 0), run.stderr
+
+
+@pytest.mark.parametrize("shift", [1, 2, 5])
+def test_leaky_rectifiers_round_down(shift: int) -> None:
+    exact = to_exact(Leaky(shift), 9)
+    assert isinstance(exact, ExactLeaky)
+    x = torch.cat([torch.arange(-70, 71), torch.tensor([-INPUT_BOUND, -ACTIVATION_LIMIT, INPUT_BOUND])])
+    expected = [max(value, value // 2**shift) for value in x.tolist()]
+    assert exact(x.double()).tolist() == expected
+    assert oracle.run(exact, x.numpy()).tolist() == expected
+    assert Leaky(shift)(x.double()).tolist() == [max(value, value / 2**shift) for value in x.tolist()]
