@@ -86,3 +86,8 @@ def from_grey_plane(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     if mode == "1":
         return image.point(lambda value: 255 if value >= 128 else 0).convert("1", dither=Image.Dither.NONE)
     return image.convert(mode)
+
+
+def psnr_db(squared_error: int, samples: int) -> float:
+    """10 log10(255^2 / mean squared error) of 8-bit samples; 99 for no error at all."""
+    return float(10 * np.log10(255**2 * samples / squared_error)) if squared_error else 99.0

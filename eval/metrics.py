@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d
 
-from ..codec.api import psnr_db
+from ..codec.images import psnr_db
 
 Images = NDArray[np.uint8]
 

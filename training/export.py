@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..codec import weights_file
-from ..codec.api import psnr_db
 from ..codec.family import Codec
+from ..codec.images import psnr_db
 from ..codec.ladder.codec import LadderCodec
 from ..codec.ladder.exact import REACHES
 from ..codec.vq.codec import VQCodec

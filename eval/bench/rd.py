@@ -13,7 +13,7 @@ import numpy as np
 
 from ...bitstream.errors import VqcodecError
 from ...codec import models
-from ...codec.api import psnr_db
+from ...codec.images import psnr_db
 from ...training.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line

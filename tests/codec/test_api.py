@@ -14,7 +14,8 @@ import vqcodec
 from vqcodec.bitstream import CompactHeader, ModelHeader, read, write
 from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, TooLarge, UnsupportedImage
 from vqcodec.codec import models
-from vqcodec.codec.api import DEFAULT_QUALITY, psnr_db, target_psnr_db
+from vqcodec.codec.choice import DEFAULT_QUALITY, target_psnr_db
+from vqcodec.codec.images import psnr_db
 
 IMAGES = Path(__file__).parents[1] / "images"
 EXAMPLES = Path(__file__).parents[2] / "codec" / "examples"

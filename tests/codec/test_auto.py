@@ -13,7 +13,8 @@ import vqcodec
 from vqcodec.bitstream import CompactHeader, ModelHeader, read, write
 from vqcodec.bitstream.errors import Corrupt
 from vqcodec.codec import models
-from vqcodec.codec.api import psnr_db, target_psnr_db
+from vqcodec.codec.choice import target_psnr_db
+from vqcodec.codec.images import psnr_db
 
 Images = NDArray[np.uint8]
 pytestmark = pytest.mark.usefixtures("built_in")

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from vqcodec.bitstream.errors import ModelMismatch
 from vqcodec.cli import main
 from vqcodec.codec import models, weights_file
-from vqcodec.codec.api import psnr_db
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.exact.export import to_exact
 from vqcodec.codec.exact.layers import ExactConv2d
+from vqcodec.codec.images import psnr_db
 from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.ladder.exact import REACHES

@@ -17,8 +17,8 @@ from torch import Tensor
 from vqcodec.bitstream.errors import VqcodecError
 from vqcodec.cli import main
 from vqcodec.codec import models, weights_file
-from vqcodec.codec.api import psnr_db
 from vqcodec.codec.config import ConfigError
+from vqcodec.codec.images import psnr_db
 from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training import datasets
 from vqcodec.training.config import Recipe, VQRecipe, VQTrain, read_recipe
