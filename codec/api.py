@@ -70,7 +70,7 @@ def encode_batch(
     images: Pillow images, arrays or tensors (`images.to_pil` says which), or one array [N, H, W].
     model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
     lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it.
-    quality: 1..100. With "auto" it asks for a PSNR (`choice.target_psnr_db`; None: for that of DEFAULT_QUALITY), and the
+    quality: 1..100. With "auto" it asks for a PSNR (`choice.target_psnr_db`; None: that of DEFAULT_QUALITY), and the
     smallest file that reaches it is kept; with a named model it asks for one of the model's few rates, rounded up
     (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
     is good enough the image is stored losslessly, and also where that is smaller; `info` tells.

@@ -42,7 +42,11 @@ class Weight:
         """Digits int8 [n, kh * kw * in, out], highest first, in channels-last order; None if int8 is not for them."""
         taps = self.stored if self.stored.ndim == 2 else self.stored.permute(0, 2, 3, 1)
         rows = taps.flatten(1).T.to(torch.int32)
-        return torch.stack(_cut(rows)) if _MIN_FAN_IN <= len(rows) <= _MAX_FAN_IN else None
+        if not _MIN_FAN_IN <= len(rows) <= _MAX_FAN_IN:
+            return None
+        digits = torch.empty(_count(rows), *rows.shape, dtype=torch.int8)
+        _cut(rows.clone(), digits)
+        return digits
 
 
 def linear(x: Tensor, weight: Weight) -> Tensor:
@@ -102,15 +106,22 @@ def _product_is_exact(rows: int, fan_in: int) -> bool:
     return torch.equal(torch._int_mm(a, b).long(), (a[:8].long() @ b.long()).repeat(-(-rows // 8), 1)[:rows])
 
 
-def _cut(x: Tensor) -> list[Tensor]:
-    """Digits of int32 integers, highest first, as few as the extremes need: int8 tensors of the same shape."""
+def _count(x: Tensor) -> int:
+    """How many signed digits of base 256 the integers in x need."""
     low, high = (int(v) for v in x.aminmax())
-    digits: list[Tensor] = []
-    while not digits or low or high:
-        digits.insert(0, x.to(torch.int8))  # keeps the low 8 bits
-        x = (x - digits[0]) >> 8
-        low, high = (low + 128) >> 8, (high + 128) >> 8
-    return digits
+    count = 1
+    while (low := (low + 128) >> 8) | (high := (high + 128) >> 8):
+        count += 1
+    return count
+
+
+def _cut(x: Tensor, digits: Tensor) -> None:
+    """Writes the digits of x, int32 [...], into int8 [n, ...], highest first; x is used up.
+
+    What is left above a signed digit, (x - digit) / 256, is floor((x + 128) / 256)."""
+    for number in range(len(digits) - 1, -1, -1):
+        digits[number].copy_(x)  # keeps the low 8 bits
+        x.add_(128).bitwise_right_shift_(8)
 
 
 def _convolve(x: Tensor, weight: Tensor, side: int, stride: int, padding: int) -> Tensor:
@@ -130,8 +141,11 @@ def _convolve(x: Tensor, weight: Tensor, side: int, stride: int, padding: int) -
 
 def _padded_digits(x: Tensor, padding: int) -> Tensor:
     """[B, H, W, C] -> digits int8 [n, B, H + 2 p, W + 2 p, C], highest first."""
-    edges = (0, 0, padding, padding, padding, padding)
-    return torch.stack([nn.functional.pad(digit, edges) for digit in _cut(x.to(torch.int32))])
+    batch, height, width, channels = x.shape
+    make = torch.zeros if padding else torch.empty
+    digits = make(_count(x), batch, height + 2 * padding, width + 2 * padding, channels, dtype=torch.int8)
+    _cut(x.to(torch.int32), digits[:, :, padding : padding + height, padding : padding + width])
+    return digits
 
 
 def _patches(x: Tensor, side: int, stride: int) -> Tensor:

@@ -21,7 +21,7 @@ from .layers import (
     Offset,
 )
 
-_WEIGHT_LIMIT = 2**15 - 1
+_WEIGHT_LIMIT = 127 * 256 + 127  # the largest number of two signed digits (`backend`)
 _MAX_SHIFT = 24
 _UNCHANGED = (nn.ReLU, nn.PixelShuffle, nn.PixelUnshuffle, nn.Identity)
 
