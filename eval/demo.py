@@ -18,7 +18,15 @@ from .metrics import distortion
 from .tables import aligned, number
 
 EXAMPLES = Path(package).parent / "codec" / "examples"
-FILES = ("digit.png", "character.png", "photo.png")
+CASES = (
+    ("digit.png", ()),
+    ("digit.png", ("--quality", "20")),
+    ("digit.png", ("--lossless",)),
+    ("character.png", ()),
+    ("character.png", ("--lossless",)),
+    ("photo.png", ()),
+)
+"""Images, and the options they are compressed with."""
 
 
 class DemoError(Exception):
@@ -30,6 +38,7 @@ class Row:
     """One image through the command line. psnr_db: None where every pixel came back."""
 
     name: str
+    options: str
     png_bytes: int
     our_bytes: int
     psnr_db: float | None
@@ -40,7 +49,7 @@ def main() -> int:
     """Print the table of all example images; 0 if everything went well, else 1."""
     try:
         with tempfile.TemporaryDirectory(prefix="vqcodec-demo-") as folder:
-            rows = [round_trip(EXAMPLES / name, Path(folder)) for name in FILES]
+            rows = [round_trip(EXAMPLES / name, Path(folder), *options) for name, options in CASES]
     except DemoError as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
@@ -48,14 +57,14 @@ def main() -> int:
     return 0
 
 
-def round_trip(source: Path, folder: Path) -> Row:
+def round_trip(source: Path, folder: Path, *options: str) -> Row:
     """Compress an image into `folder` and decompress it again, as a user would. Raises DemoError."""
     packed, back = folder / f"{source.stem}.vqc", folder / source.name
-    told = json.loads(run("compress", str(source), str(packed), "--json"))
-    run("decompress", str(packed), str(back))
+    told = json.loads(run("compress", str(source), str(packed), *options, "--json", "--force"))
+    run("decompress", str(packed), str(back), "--force")
     with Image.open(source) as before, Image.open(back) as after:
         psnr_db = compare(source.name, before, after, told["lossless"])
-        return Row(source.name, optimised_png(before), packed.stat().st_size, psnr_db, told["method"])
+        return Row(source.name, " ".join(options), optimised_png(before), packed.stat().st_size, psnr_db, told["method"])
 
 
 def compare(name: str, before: Image.Image, after: Image.Image, lossless: bool) -> float | None:
@@ -88,9 +97,9 @@ def optimised_png(image: Image.Image) -> int:
 
 def table(rows: list[Row]) -> str:
     """The rows under headers with units."""
-    head = ["image", "PNG, bytes", "vqcodec, bytes", "of PNG", "PSNR, dB", "method"]
+    head = ["image", "options", "PNG, bytes", "vqcodec, bytes", "of PNG", "PSNR, dB", "method"]
     body = [
-        [row.name, number(row.png_bytes), number(row.our_bytes), f"{row.our_bytes / row.png_bytes:.1%}",
+        [row.name, row.options, number(row.png_bytes), number(row.our_bytes), f"{row.our_bytes / row.png_bytes:.1%}",
          "lossless" if row.psnr_db is None else f"{row.psnr_db:.2f}", row.method]
         for row in rows
     ]  # fmt: skip

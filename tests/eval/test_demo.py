@@ -18,9 +18,10 @@ def test_whole_demo() -> None:
     result = subprocess.run([sys.executable, "-m", "vqcodec.eval.demo"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["image", *demo.FILES]
-    assert all("vq-" in line or "ladder-" in line for line in lines[1:3])
-    assert "lossless" in lines[3]
+    assert [line.split()[0] for line in lines] == ["image", *(name for name, _ in demo.CASES)]
+    for line, (name, options) in zip(lines[1:], demo.CASES, strict=True):
+        assert name == "photo.png" or "vq-" in line or "ladder-" in line
+        assert ("lossless" in line.replace("--lossless", "")) or "--lossless" not in options
 
 
 def test_lossless_round_trip(tmp_path: Path) -> None:
@@ -54,9 +55,9 @@ def test_changed_images_are_noticed(tmp_path: Path) -> None:
 
 
 def test_table() -> None:
-    rows = [demo.Row("a.png", 1000, 250, None, "webp"), demo.Row("b.png", 50, 5, 31.256, "vq, 1 level(s)")]
+    rows = [demo.Row("a.png", "--lossless", 1000, 250, None, "webp"), demo.Row("b.png", "", 50, 5, 31.256, "vq, rate 1")]
     assert demo.table(rows).splitlines() == [
-        "image  PNG, bytes  vqcodec, bytes  of PNG  PSNR, dB          method",
-        "a.png       1,000             250   25.0%  lossless            webp",
-        "b.png          50               5   10.0%     31.26  vq, 1 level(s)",
+        "image     options  PNG, bytes  vqcodec, bytes  of PNG  PSNR, dB      method",
+        "a.png  --lossless       1,000             250   25.0%  lossless        webp",
+        "b.png                      50               5   10.0%     31.26  vq, rate 1",
     ]
