@@ -64,7 +64,9 @@ def round_trip(source: Path, folder: Path, *options: str) -> Row:
     run("decompress", str(packed), str(back), "--force")
     with Image.open(source) as before, Image.open(back) as after:
         psnr_db = compare(source.name, before, after, told["lossless"])
-        return Row(source.name, " ".join(options), optimised_png(before), packed.stat().st_size, psnr_db, told["method"])
+        return Row(
+            source.name, " ".join(options), optimised_png(before), packed.stat().st_size, psnr_db, told["method"]
+        )
 
 
 def compare(name: str, before: Image.Image, after: Image.Image, lossless: bool) -> float | None:

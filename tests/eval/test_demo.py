@@ -55,7 +55,10 @@ def test_changed_images_are_noticed(tmp_path: Path) -> None:
 
 
 def test_table() -> None:
-    rows = [demo.Row("a.png", "--lossless", 1000, 250, None, "webp"), demo.Row("b.png", "", 50, 5, 31.256, "vq, rate 1")]
+    rows = [
+        demo.Row("a.png", "--lossless", 1000, 250, None, "webp"),
+        demo.Row("b.png", "", 50, 5, 31.256, "vq, rate 1"),
+    ]
     assert demo.table(rows).splitlines() == [
         "image     options  PNG, bytes  vqcodec, bytes  of PNG  PSNR, dB      method",
         "a.png  --lossless       1,000             250   25.0%  lossless        webp",
