@@ -12,12 +12,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
 from .bitstream.errors import VqcodecError
+
+if TYPE_CHECKING:
+    from .codec.api import Info
 
 _PATH = click.Path(path_type=Path)
 _LIMIT = click.option(
@@ -103,7 +106,7 @@ def compress(
         values,
         as_json,
         f"{source} {image.size:,} bytes -> {target} {len(blob):,} bytes "
-        f"({len(blob) / image.size:.1%}, {told.method}, {'lossless' if told.lossless else 'lossy'})",
+        f"({len(blob) / image.size:.1%}, {told.method}{_kept(told)})",
     )
 
 
@@ -312,6 +315,12 @@ def _check_device(device: str) -> None:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise VqcodecError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def _kept(told: Info) -> str:
+    """Whether pixels were kept, unless the method says it."""
+    kept = "lossless" if told.lossless else "lossy"
+    return "" if kept in told.method else f", {kept}"
 
 
 def _print(values: dict[str, Any], as_json: bool, text: str) -> None:
