@@ -19,7 +19,8 @@ from .start import loudness, start_as_transform
 _LOG_SCALE_LIMIT = 4.0  # of priors and posteriors in training
 _STRAIGHT_FROM = 3.0  # scales
 _SLOPE = 3.2831  # of log Phi at -3
-_LEAST_WEIGHT = 0.0001
+_LEAST_WEIGHT = 0.00001
+_TOP_RATE = 4.0  # of the learning rate: a few log scales that nothing else shares, and 24 idle latents cost 23 nats
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,11 @@ class LadderTask(nn.Module):
             for parameters, entry in zip(entries, level, strict=False):
                 parameters += entry.parameters()
         pixels = list(generative.pixels.parameters())
-        apart = {id(parameter) for parameter in chain(pixels, *entries)}
+        top = [parameter for parameter in generative.top.parameters() if parameter.requires_grad]
+        apart = {id(parameter) for parameter in chain(pixels, top, *entries)}
         ladder = [p for p in self.model.parameters() if id(p) not in apart and p.requires_grad]
         groups = [ParameterGroup(ladder, clip, rate), ParameterGroup(pixels, clip)]
+        groups += [ParameterGroup(top, clip, _TOP_RATE)] if top else []
         for parameters, weight in zip(entries, self.rd_weights, strict=True):
             quiet = 1 / loudness(weight) if self.model.config.posterior == "uniform" else 1.0
             groups += [ParameterGroup(parameters, clip, rate * quiet)] if parameters else []
