@@ -76,13 +76,18 @@ def best_lossy(
     else:
         tried = [_above_floor(candidate, pixels, modes, quality) for candidate in lossy]
     best = _cheapest(tried, len(pixels))
-    left = [number for number, attempt in enumerate(best) if attempt is None]
+    left = [n for n, attempt in enumerate(best) if attempt is None or (auto and _may_be_lossless(pixels[n], attempt))]
     if left:
         fit = [candidate for candidate in chosen if candidate.codec.has_lossless]
         again = best_lossless(fit, pixels[left], [modes[number] for number in left])
         for number, attempt in zip(left, again, strict=True):
-            best[number] = attempt
+            best[number] = _cheapest([[best[number]], [attempt]], 1)[0]
     return best
+
+
+def _may_be_lossless(pixels: NDArray[np.uint8], attempt: Attempt) -> bool:
+    """Whether a lossless file may be smaller than a lossy attempt: it takes at least a third of what deflate does."""
+    return 3 * len(attempt.blob) > _deflated(pixels) + container.GENERAL_OVERHEAD
 
 
 def target_psnr_db(quality: int) -> float:
