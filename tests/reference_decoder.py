@@ -170,7 +170,7 @@ class Ladder:
         self.w, self.config, self.coder = w, config, Decoder(payload)
         self.binary = config["likelihood"] == "bernoulli"
         self.setting = 0 if self.binary else parameter
-        self.reach = [[(1, 2, 4, 8, 16, 31)[int(index)] for index in row] for row in w["reach"]]
+        self.reach = [[(1, 2, 4, 8, 16, 31, 63)[int(index)] for index in row] for row in w["reach"]]
         self.alphabet = max(2 if self.binary else 16, *(2 * reach + 1 for row in self.reach for reach in row))
 
     def rect(self, x: np.ndarray) -> np.ndarray:

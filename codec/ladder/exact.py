@@ -15,7 +15,7 @@ from .scales import LOG_SCALE_MAX, LOG_SCALE_MIN, SCALES, STEPS, scale_tables
 
 FRAC_BITS = 9
 """Fractional bits of all activations: values within +-64 in steps of 1/512."""
-REACHES = (1, 2, 4, 8, 16, 31)
+REACHES = (1, 2, 4, 8, 16, 31, 63)
 """How far from the prior's mean latents can be coded; each level and quality uses the least that suits it."""
 _WEIGHT_BITS = 16  # of the posterior's weight
 

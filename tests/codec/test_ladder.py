@@ -228,14 +228,13 @@ def test_lossless_files_begin_with_their_latents(grey: LadderCodec, digits: Imag
     assert kinds == ["LatentStep"] * 3 + ["PixelStep"] * 4
 
 
-@pytest.mark.parametrize("reach", [0, 1])
-def test_latents_beyond_the_reach_still_decode(reach: int, grey: LadderCodec, known_and_unknown: Images) -> None:
+def test_latents_beyond_the_reach_still_decode(grey: LadderCodec, known_and_unknown: Images) -> None:
     """Clipped latents are a worse description of the image, of which nothing is lost losslessly."""
     short, wide = copy.deepcopy(grey), copy.deepcopy(grey)
-    short.reach, wide.reach = torch.full_like(grey.reach, reach), torch.full_like(grey.reach, len(REACHES) - 1)
+    short.reach, wide.reach = torch.full_like(grey.reach, 0), torch.full_like(grey.reach, len(REACHES) - 1)
     for setting in range(3):
-        assert max(int(k.abs().max()) for k in wide.latents(known_and_unknown, setting)) > REACHES[reach]
-        assert max(int(k.abs().max()) for k in short.latents(known_and_unknown, setting)) == REACHES[reach]
+        assert max(int(k.abs().max()) for k in wide.latents(known_and_unknown, setting)) > REACHES[0]
+        assert max(int(k.abs().max()) for k in short.latents(known_and_unknown, setting)) == REACHES[0]
     assert np.array_equal(short.decode_images(payloads_of(short, known_and_unknown, 0), 0), known_and_unknown)
     for setting in (1, 2):
         coded = short.encode_images(known_and_unknown, setting)
