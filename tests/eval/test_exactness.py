@@ -121,7 +121,7 @@ def test_ladder_files_do_not_depend_on_how_they_are_made(
     setting: int, tiny_ladder: Path, digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exactness, "THREADS", (1,))
-    monkeypatch.setattr(api, "_plain_is_smaller", lambda pixels, attempt, size: False)
+    monkeypatch.setattr(api, "plain_is_smaller", lambda pixels, attempt, size: False)
     files, outcomes = exactness.matrix(digits, str(tiny_ladder), setting)
     assert {(outcome.files, outcome.pixels) for outcome in outcomes} == {(outcomes[0].files, outcomes[0].pixels)}
     assert np.array_equal(files.pixels, digits) == (setting == 0)

@@ -69,7 +69,7 @@ def test_lossy_images_that_fell_back_to_lossless(
     found = files.measure_files(str(tiny_ladder), model, digits, x_hat, 2)
     assert (found.lossless_share, found.plain_share, found.mismatches) == (0, 0, 0)
     monkeypatch.setattr(type(model.codec), "floor", lambda self, setting: 100.0 if setting else float("-inf"))
-    monkeypatch.setattr(api, "_plain_is_smaller", lambda pixels, attempt, size: False)
+    monkeypatch.setattr(api, "plain_is_smaller", lambda pixels, attempt, size: False)
     found = files.measure_files(str(tiny_ladder), model, digits, x_hat, 2)
     assert (found.lossless_share, found.plain_share, found.mismatches) == (1, 0, 0)
     assert found.distortion.mse == 0
