@@ -101,7 +101,7 @@ def encode_with_models(
         raise ValueError(f"quality must be in 1..100, found {quality}")
     if model == "plain":
         return [None] * len(images)
-    chosen = candidates(model, lossless, device)
+    chosen = candidates(model, lossless, device, images)
     planes = planes_of(images, chosen, model)
     blobs: list[bytes | None] = [None] * len(images)
 

@@ -14,8 +14,8 @@ from ..bitstream import container
 from ..bitstream.container import CompactHeader, Header, ModelHeader
 from ..bitstream.errors import UnsupportedImage
 from . import models
-from .family import LOSSLESS, Coded, compact_parameter
-from .images import grey_plane, psnr_db
+from .family import BINARY, LOSSLESS, Coded, compact_parameter
+from .images import grey_plane, is_binary, psnr_db
 from .models import Model
 
 _ZLIB_FRAME = 6  # bytes of zlib's header and checksum, which plain files do without
@@ -35,14 +35,28 @@ class Attempt:
     lossless: bool
 
 
-def candidates(model: str, lossless: bool, device: str) -> list[Model]:
-    """The models to try. Raises ModelMismatch, and UnsupportedImage for a named model without lossless coding."""
-    names = [models.BUILT_IN[number] for number in models.available()] if model == "auto" else [model]
+def candidates(model: str, lossless: bool, device: str, images: Sequence[Image.Image]) -> list[Model]:
+    """The models to try; of the built-in ones only those that may fit an image are loaded, which takes a while.
+
+    Raises ModelMismatch, and UnsupportedImage for a named model without lossless coding."""
+    names = _that_may_fit(images) if model == "auto" else [model]
     chosen = [models.load(name, device) for name in names]
     fit = [candidate for candidate in chosen if candidate.codec.has_lossless or not lossless]
     if not fit and model != "auto":
         raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
     return fit
+
+
+def _that_may_fit(images: Sequence[Image.Image]) -> list[str]:
+    """Names of the built-in models whose size, and set of pixel values, at least one image has."""
+    names = []
+    for description in models.available().values():
+        side = description.config.get("image_size", 28)
+        planes = (grey_plane(image) for image in images if image.size == (side, side))
+        binary = description.config.get("likelihood") == BINARY
+        if any(plane is not None and (not binary or is_binary(plane)) for plane in planes):
+            names.append(description.name)
+    return names
 
 
 def planes_of(images: Sequence[Image.Image], chosen: Sequence[Model], model: str) -> dict[int, NDArray[np.uint8]]:

@@ -80,6 +80,11 @@ def grey_plane(image: Image.Image) -> NDArray[np.uint8] | None:
     return None
 
 
+def is_binary(pixels: NDArray[np.uint8]) -> bool:
+    """Whether pixels are all 0 or 255."""
+    return bool(np.isin(pixels, (0, 255)).all())
+
+
 def from_grey_plane(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     """Inverse of `grey_plane` for modes L, 1 (thresholded at 128) and RGB."""
     image = Image.fromarray(pixels)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...bitstream.coder import BatchDecoder, BatchEncoder
 from ..exact.softmax import TOTAL, cdf_from_frequencies
 from ..family import LOSSLESS, Coded, Decoded, still_there, upright
+from ..images import is_binary
 from .exact import REACHES, ExactLadder
 from .model import LadderModel, LatentStep, Step
 from .pixels import HALF, PixelStep
@@ -61,7 +62,7 @@ class LadderCodec(ExactLadder):
 
     def fits(self, pixels: NDArray[np.uint8]) -> bool:
         """Whether pixels uint8 [S, S] have only values that the model knows."""
-        return self.config.values == 256 or bool(np.isin(pixels, (0, 255)).all())
+        return self.config.values == 256 or is_binary(pixels)
 
     def floor(self, setting: int) -> float:
         """PSNR in dB below which an image counts as unknown."""
