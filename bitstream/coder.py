@@ -98,7 +98,11 @@ class BatchDecoder:
     def _pop_within_segment(self, cdf: NDArray[np.signedinteger]) -> NDArray[np.int16]:
         index, begin = divmod(self._done, self._size)
         end = begin + cdf.shape[1]
-        np.copyto(self._tables[:, begin:end], widen(cdf, self._alphabet), casting="unsafe")  # 65536 becomes 0
+        k, target = cdf.shape[2] - 1, self._tables[:, begin:end]
+        narrow = widen(cdf, min(k + 1, self._alphabet))[..., : k + 1]  # the K intervals of every wider table too
+        np.copyto(target[..., : k + 1], narrow, casting="unsafe")  # 65536 becomes 0
+        target[..., k + 1 :] = -1  # 65535
+        target[..., -1] = 0
         decode = backend().decode
         symbols = np.empty(cdf.shape[:2], np.int16)
         for b, segments in enumerate(self._segments):
