@@ -22,7 +22,7 @@ from .images import AnyImage, Output, from_grey_plane, from_pil, to_pil
 from .models import Model
 from .png import PlainImage
 
-BATCH = 128  # images that go through a model at once; results do not depend on it
+BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
 @dataclass(frozen=True)
