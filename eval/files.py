@@ -19,7 +19,7 @@ from ..codec.models import Model
 from ..training.datasets import Dataset
 from .environment import Environment, environment, line
 from .metrics import Distortion, Images, bits_per_dim, distortion
-from .tables import Cell, aligned, cells
+from .tables import Cell, Table, aligned, cells, stacked
 
 _WARM_UP = 16  # images that go through the codec before the clock starts
 
@@ -245,7 +245,7 @@ def file_cells(points: Sequence[dict[str, Any]]) -> list[list[str]]:
     return cells(FILE_ROWS, files) + cells(DISTORTION_ROWS, [values["distortion"] for values in files])
 
 
-def page(result: dict[str, Any], sections: Sequence[Sequence[Sequence[str]]]) -> str:
-    """A result as text: its subject, aligned sections of rows, and where it was measured."""
+def page(result: dict[str, Any], tables: Sequence[Table]) -> str:
+    """A result as text: its subject, tables of equally many columns, and where it was measured."""
     head = f"{result['model']} on {result['data']} {result['split']}, {result['images']:,} images"
-    return f"{head}\n{aligned([row for rows in sections for row in rows])}\n{line(result['environment'])}"
+    return f"{head}\n{aligned(stacked(tables))}\n{line(result['environment'])}"

@@ -19,7 +19,7 @@ from .dequantised import dequantised
 from .elbo import Lengths, bits, code_lengths, joined
 from .files import FileNumbers, Subject, percent
 from .metrics import Distortion, Images, bits_per_dim, distortion
-from .tables import Cell, cells, heading
+from .tables import Cell, Table, cells
 
 _ACTIVE_NATS = 0.01  # mean KL of a latent from which it counts as used
 
@@ -186,20 +186,26 @@ _LEVEL_ROWS: tuple[Cell, ...] = (
 )  # fmt: skip
 
 
+def tables(result: dict[str, Any]) -> list[Table]:
+    """The result of `measure`, as it stands in JSON: files, the model alone, what it renders, and one per level.
+
+    A column per setting."""
+    points: Sequence[dict[str, Any]] = result["points"]
+    alone, head = [point["model"] for point in points], ["", *(point["label"] for point in points)]
+    quality = ["quality", *(str(point["quality"] or "-") for point in points)]
+    gap = cells([("file over -ELBO, %", "coding_gap_percent", 2)], points)
+    rendered = cells(files.DISTORTION_ROWS[:3], [values["rendered"] for values in alone])
+    return [
+        Table("whole files, fallback included", head, [quality, *files.file_cells(points), *gap]),
+        Table("model alone, no fallback; posterior: rounded latents", head, cells(_MODEL_ROWS, alone)),
+        Table("rendered from the latents alone (preview, where lossless)", head, rendered),
+        *(
+            Table(f"z{level['level']}", head, cells(_LEVEL_ROWS, [point["levels"][number] for point in points]))
+            for number, level in enumerate(points[0]["levels"])
+        ),
+    ]
+
+
 def table(result: dict[str, Any]) -> str:
     """The result of `measure`, as it stands in JSON, as text; a column per setting."""
-    points: Sequence[dict[str, Any]] = result["points"]
-    alone, columns = [point["model"] for point in points], len(points)
-    sections = [
-        [["", *(point["label"] for point in points)], ["quality", *(str(point["quality"] or "-") for point in points)]],
-        files.file_cells(points),
-        cells([("file over -ELBO, %", "coding_gap_percent", 2)], points),
-        heading("model alone, no fallback; posterior: rounded latents", columns),
-        cells(_MODEL_ROWS, alone),
-        heading("rendered from the latents alone (preview, where lossless)", columns),
-        cells(files.DISTORTION_ROWS[:3], [values["rendered"] for values in alone]),
-    ]
-    for number, level in enumerate(points[0]["levels"]):
-        of_level = [point["levels"][number] for point in points]
-        sections += [heading(f"z{level['level']}", columns), cells(_LEVEL_ROWS, of_level)]
-    return files.page(result, sections)
+    return files.page(result, tables(result))

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Cell = tuple[str, str, int]
 """A row of a table: label, key of its values, decimals."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as they are shown. head: of the columns; rows: a label and its values, as many as the head has.
+
+    A label that starts with spaces is a part of the one above it. note: what a reader must know besides."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -29,6 +42,9 @@ def cells(rows: Sequence[Cell], columns: Sequence[Mapping[str, Any]]) -> list[li
     return [[text, *(number(column[key], decimals) for column in columns)] for text, key, decimals in rows]
 
 
-def heading(text: str, columns: int) -> list[list[str]]:
-    """A row that names the rows below it."""
-    return [[f"-- {text}", *[""] * columns]]
+def stacked(tables: Sequence[Table]) -> list[list[str]]:
+    """Rows of tables of equally many columns: of the first below its head, of the others below their titles."""
+    rows = [list(tables[0].head), *map(list, tables[0].rows)]
+    for table in tables[1:]:
+        rows += [[f"-- {table.title}", *[""] * (len(table.head) - 1)], *map(list, table.rows)]
+    return rows

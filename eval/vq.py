@@ -19,7 +19,7 @@ from .dequantised import dequantised
 from .files import FileNumbers, Subject, percent
 from .metrics import Distortion, Images, bits_per_dim, distortion
 from .prior import exact_bits, float_bits
-from .tables import Cell, cells, heading
+from .tables import Cell, Table, cells
 
 
 @dataclass(frozen=True)
@@ -152,18 +152,20 @@ _CODEBOOK_ROWS: tuple[Cell, ...] = (
 )  # fmt: skip
 
 
+def tables(result: dict[str, Any]) -> list[Table]:
+    """The result of `measure`, as it stands in JSON: files, the model alone, and its codebooks level by level."""
+    points = result["points"]
+    alone, head = [point["model"] for point in points], ["", *(f"{point['levels']} level(s)" for point in points)]
+    quality = ["quality", *(str(point["quality"]) for point in points)]
+    of_model = cells(_MODEL_ROWS, alone) + cells(files.DISTORTION_ROWS[:1], [values["distortion"] for values in alone])
+    by_level = ["", *(f"level {values['level']}" for values in result["codebooks"])]
+    return [
+        Table("whole files, fallback included", head, [quality, *files.file_cells(points)]),
+        Table("model alone, no fallback", head, of_model),
+        Table("each level by itself", by_level, cells(_CODEBOOK_ROWS, result["codebooks"])),
+    ]
+
+
 def table(result: dict[str, Any]) -> str:
     """The result of `measure`, as it stands in JSON, as text; a column per number of levels."""
-    points = result["points"]
-    alone = [point["model"] for point in points]
-    sections = [
-        [["", *(f"{point['levels']} level(s)" for point in points)]],
-        [["quality", *(str(point["quality"]) for point in points)]],
-        files.file_cells(points),
-        heading("model alone, no fallback", len(points)),
-        cells(_MODEL_ROWS, alone),
-        cells(files.DISTORTION_ROWS[:1], [values["distortion"] for values in alone]),
-        heading("each level by itself", len(points)),
-        cells(_CODEBOOK_ROWS, result["codebooks"]),
-    ]
-    return files.page(result, sections)
+    return files.page(result, tables(result))
