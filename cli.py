@@ -29,6 +29,13 @@ _LIMIT = click.option(
 _DEVICE = click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
 _FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+_PEER = click.option(
+    "--peer",
+    "others",
+    multiple=True,
+    metavar="compressai:ARCH:QUALITY:CHECKPOINT",
+    help="Add a model of CompressAI (needs that package); checkpoint: a state dict, or random. May be repeated.",
+)
 
 
 class _Group(click.Group):
@@ -214,8 +221,9 @@ def train(
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
-def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., None]:
-    """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several."""
+def _measurement(module: str, doc: str, models: bool = False, peers: bool = False) -> Callable[..., None]:
+    """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several.
+    peers: whether learned peers can be added."""
 
     @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
@@ -234,6 +242,7 @@ def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., N
         out: Path | None,
         device: str,
         as_json: bool,
+        others: tuple[str, ...] = (),
     ) -> None:
         from .codec import files
         from .training.datasets import load
@@ -242,13 +251,14 @@ def _measurement(module: str, doc: str, models: bool = False) -> Callable[..., N
         _check_device(device)
         if out:
             files.check_target(out, force=True)
-        result = asdict(measuring.measure(model, load(data, split, data_dir), limit, device))
+        more = (others,) if peers else ()
+        result = asdict(measuring.measure(model, load(data, split, data_dir), limit, device, *more))
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
         _print(result, as_json, measuring.table(result))
 
     command.__doc__ = doc
-    return command
+    return _PEER(command) if peers else command
 
 
 @main.group()
@@ -266,15 +276,27 @@ def plot(source: Path, target: Path) -> None:
     plot(source, target)
 
 
+@bench.command()
+@click.argument("source", metavar="RESULT.json", type=_PATH)
+@click.argument("folder", metavar="FOLDER", type=_PATH)
+@_FORCE
+def convert(source: Path, folder: Path, force: bool) -> None:
+    """Write a result of `bench rd` as CompressAI's JSON, a file per codec."""
+    from .eval.bench.compressai_json import convert
+
+    for target in convert(source, folder, force):
+        click.echo(str(target))
+
+
 _EVAL_DOC = """Measure a model on a data set: real file sizes beside code lengths, distortion, speed.
 
 Also, by family: codebook use; or KL, active units and -ELBO."""
 _SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
-_RD_DOC = "Compare rate and distortion of models on a data set with classical codecs."
+_RD_DOC = "Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named."
 _LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
 main.command("eval")(_measurement(".eval.model", _EVAL_DOC))
 bench.command("speed")(_measurement(".eval.bench.speed", _SPEED_DOC))
-bench.command("rd")(_measurement(".eval.bench.rd", _RD_DOC, models=True))
+bench.command("rd")(_measurement(".eval.bench.rd", _RD_DOC, models=True, peers=True))
 bench.command("lossless")(_measurement(".eval.bench.lossless", _LOSSLESS_DOC, models=True))
 
 

@@ -1,11 +1,13 @@
-"""`vqcodec bench rd MODEL... --data mnist`: rate and distortion of models beside classical codecs, as whole files."""
+"""`vqcodec bench rd MODEL... --data mnist`: rate and distortion of models beside other codecs, as whole files."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from ...bitstream.errors import VqcodecError
 from ...codec import models
 from ...codec.images import psnr_db
 from ...training.datasets import Dataset
-from .. import files
+from .. import compressai_peers, files
 from ..environment import Environment, environment, line
-from ..metrics import Distortion, Images, bits_per_dim, distortion
+from ..metrics import Distortion, Images, bits_per_dim, bits_per_pixel, distortion
 from ..peers import Peer, peers
 from ..tables import aligned, number
 
@@ -30,13 +32,19 @@ class PlotError(VqcodecError):
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One codec at one setting: mean size of whole files, and how the images come back. quality: None if lossless."""
+    """One codec at one setting: mean size of whole files, and how the images come back. quality: None if lossless.
+
+    bpp: bits per pixel, of all channels.  encode_s, decode_s: seconds per image, all of them once, models in batches.
+    None in these: not measured."""
 
     codec: str
     quality: int | None
     bytes_per_image: float
     bpd: float
     distortion: Distortion
+    bpp: float | None = None
+    encode_s: float | None = None
+    decode_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Points of all codecs on the same images, those of the models first."""
+    """Points of all codecs on the same images: of the models, the classical codecs, and the peers that were asked for.
+
+    comparisons: with the classical codecs alone."""
 
     models: list[str]
     data: str
@@ -66,42 +76,79 @@ class RateDistortion:
     comparisons: list[Comparison]
 
 
-def measure(names: Sequence[str], data: Dataset, limit: int | None = None, device: str = "cpu") -> RateDistortion:
-    """A point per setting of each model (name or weights file) and per quality of each peer, on the first `limit`
-    images of a data set.
+def measure(
+    names: Sequence[str], data: Dataset, limit: int | None = None, device: str = "cpu", others: Sequence[str] = ()
+) -> RateDistortion:
+    """A point per setting of each model (name or weights file) and per quality of each classical codec, on the first
+    `limit` images of a data set. others: learned codecs to add, as `compressai_peers.parse` takes them; on the CPU.
 
-    Raises ModelMismatch for an unknown model, UnsupportedImage for images that a model does not take."""
-    images = data.images[:limit]
+    Raises ModelMismatch for an unknown model, UnsupportedImage for images that a model does not take, and PeerError or
+    FileError for a learned codec that cannot be had."""
+    images, learned = data.images[:limit], compressai_peers.peers(others)
     ours = [point for name in names for point in model_points(name, images, device)]
-    theirs = [peer_point(peer, quality, images) for peer in peers().values() for quality in peer.qualities]
+    theirs = peer_points(peers().values(), images)
     comparisons = [compare(point, theirs) for point in ours if point.quality is not None]
     known = list(dict.fromkeys(point.codec for point in ours))
     where = environment(device)
-    return RateDistortion(known, f"{data.name} {data.split}", len(images), where, ours + theirs, comparisons)
+    points = [*ours, *theirs, *peer_points(learned, images)]
+    return RateDistortion(known, f"{data.name} {data.split}", len(images), where, points, comparisons)
 
 
 def model_points(name: str, images: Images, device: str = "cpu") -> list[RatePoint]:
     """A point per setting of a model, lossless first. Raises as `measure` does."""
     model = models.load(name, device)
+    files.warm_up(name, model, images, device)
     return [model_point(name, model, setting, images, device) for setting in files.settings_of(model.codec)]
 
 
 def model_point(name: str, model: models.Model, setting: int, images: Images, device: str = "cpu") -> RatePoint:
     """Whole files of a model at one setting. Raises UnsupportedImage."""
     asked = files.ask(setting, model.codec.lossy_settings)
-    blobs = files.encode(images, name, model, asked, device)
-    return _point(model.name, asked.quality, images, blobs, files.decode(blobs, name, device))
+    encode = partial(files.encode, images, name, model, asked, device)
+    return _point(model.name, asked.quality, images, encode, partial(files.decode, name=name, device=device))
+
+
+def peer_points(found: Iterable[Peer], images: Images) -> list[RatePoint]:
+    """A point per quality of each peer."""
+    return [peer_point(peer, quality, images) for peer in found for quality in peer.qualities]
 
 
 def peer_point(peer: Peer, quality: int | None, images: Images) -> RatePoint:
     """Whole files of a peer at one quality."""
-    blobs = [peer.encode(image, quality) for image in images]
-    return _point(peer.name, quality, images, blobs, np.stack([peer.decode(blob) for blob in blobs]))
+    peer.decode(peer.encode(images[0], quality))  # before the clock starts
+    return _point(
+        peer.name,
+        quality,
+        images,
+        lambda: [peer.encode(image, quality) for image in images],
+        lambda blobs: np.stack([peer.decode(blob) for blob in blobs]),
+    )
 
 
-def _point(codec: str, quality: int | None, images: Images, blobs: Sequence[bytes], decoded: Images) -> RatePoint:
-    size = float(np.mean([len(blob) for blob in blobs]))
-    return RatePoint(codec, quality, size, bits_per_dim(size, images), distortion(images, decoded))
+def _point(
+    codec: str,
+    quality: int | None,
+    images: Images,
+    encode: Callable[[], Sequence[bytes]],
+    decode: Callable[[Sequence[bytes]], Images],
+) -> RatePoint:
+    """A point of all images together, encoded and decoded once with the clock running."""
+    start = time.perf_counter()
+    blobs = encode()
+    encoded = time.perf_counter()
+    decoded = decode(blobs)
+    ended = time.perf_counter()
+    size, count = float(np.mean([len(blob) for blob in blobs])), len(images)
+    return RatePoint(
+        codec,
+        quality,
+        size,
+        bits_per_dim(size, images),
+        distortion(images, decoded),
+        bits_per_pixel(size, images),
+        (encoded - start) / count,
+        (ended - encoded) / count,
+    )
 
 
 def compare(ours: RatePoint, theirs: Sequence[RatePoint]) -> Comparison:
