@@ -1,4 +1,6 @@
-"""What a VQ codec does on a data set: real file sizes, the prior's code length, distortion, codebook use, speed."""
+"""What a VQ codec does on a data set: real file sizes, the prior's code length, distortion, codebook use, speed.
+
+Also the paper's bound on log p(x), see `vq_bound`."""
 
 from __future__ import annotations
 
@@ -20,6 +22,7 @@ from .files import FileNumbers, Subject, percent
 from .metrics import Distortion, Images, bits_per_dim, distortion
 from .prior import exact_bits, float_bits
 from .tables import Cell, Table, cells
+from .vq_bound import Bound, fitted
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ class CodebookNumbers:
 
 @dataclass(frozen=True)
 class Point:
-    """Everything at one number of levels, which `quality` asks for."""
+    """Everything at one number of levels, which `quality` asks for. bound: None without the training split."""
 
     levels: int
     quality: int
     files: FileNumbers
     model: ModelNumbers
+    bound: Bound | None
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,13 @@ def measure(model: str, data: Dataset, limit: int | None = None, device: str = "
     assert isinstance(codec, VQCodec)
     files.warm_up(model, loaded, images, device)
     seen = _indices(codec, files.upright_dark(images))
-    codebooks, points = _codebooks(codec, seen, len(images)), []
+    codebooks, likelihoods, points = _codebooks(codec, seen, len(images)), fitted(loaded), []
     for levels in files.settings_of(codec):
         alone = files.payloads(codec, images, levels)
         whole = files.measure_files(model, loaded, images, alone.x_hat, levels, device)
         numbers = _numbers(alone, images, codebooks[:levels], float(seen.float64[:levels].sum()) / len(images))
-        points.append(Point(levels, 100 * levels // codec.lossy_settings, whole, numbers))
+        bound = likelihoods[levels - 1].bound(images, alone.x_hat, numbers.prior_bits) if likelihoods else None
+        points.append(Point(levels, 100 * levels // codec.lossy_settings, whole, numbers, bound))
     return Evaluation(**vars(files.subject(loaded, data, images, device)), points=points, codebooks=codebooks)
 
 
@@ -145,6 +150,12 @@ _MODEL_ROWS: tuple[Cell, ...] = (
     ("order-0 entropy of indices, bits/image", "order0_bits", 2), ("saved by the prior, %", "saved_percent", 2),
     ("cost of fixed point, %", "fixed_point_percent", 4), ("wrongly decoded payloads", "mismatches", 0),
 )  # fmt: skip
+_BOUND_NOTE = "p(x | z_q) is a discretised Gaussian around decoded pixels; a dash: no training images to fit it on"
+_BOUND_ROWS: tuple[Cell, ...] = (
+    ("log p(x | z_q), nats/image", "likelihood_nats", 2), ("log p(z_q), nats/image", "prior_nats", 2),
+    ("bound: their sum, nats/image", "nats", 2), ("bound, bits/dim", "bpd", 4),
+    ("scale of p(x | z_q), grey levels", "scale", 2), ("training images it is fitted on", "fitted_on", 0),
+)  # fmt: skip
 _CODEBOOK_ROWS: tuple[Cell, ...] = (
     ("codes", "codes", 0), ("codes used, share", "used", 4), ("perplexity", "perplexity", 1),
     ("order-0 entropy, bits/image", "order0_bits", 2), ("prior's code length, bits/image", "prior_bits", 2),
@@ -157,11 +168,13 @@ def tables(result: dict[str, Any]) -> list[Table]:
     points = result["points"]
     alone, head = [point["model"] for point in points], ["", *(f"{point['levels']} level(s)" for point in points)]
     quality = ["quality", *(str(point["quality"]) for point in points)]
-    of_model = cells(_MODEL_ROWS, alone) + cells(files.DISTORTION_ROWS[:1], [values["distortion"] for values in alone])
+    of_model = cells(_MODEL_ROWS, alone) + cells(files.DISTORTION_ROWS[:3], [values["distortion"] for values in alone])
+    bounds = [point.get("bound") or dict.fromkeys(key for _, key, _ in _BOUND_ROWS) for point in points]
     by_level = ["", *(f"level {values['level']}" for values in result["codebooks"])]
     return [
         Table("whole files, fallback included", head, [quality, *files.file_cells(points)]),
         Table("model alone, no fallback", head, of_model),
+        Table("bound log p(x | z_q) + log p(z_q)", head, cells(_BOUND_ROWS, bounds), _BOUND_NOTE),
         Table("each level by itself", by_level, cells(_CODEBOOK_ROWS, result["codebooks"])),
     ]
 
