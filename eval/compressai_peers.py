@@ -116,13 +116,13 @@ def peer(asked: Asked) -> Peer:
 
 
 def compressai() -> Any:
-    """The package compressai, past its import trap. Raises PeerError where it is not installed."""
+    """The package compressai, past its import trap. Raises PeerError where it is missing or does not import."""
     try:
         _import_torchvision()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it decorates with torch.jit.script
             return import_module("compressai")
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:
         raise PeerError(f"peers of CompressAI need its package: pip install vqcodec[compressai] ({error})") from error
 
 
@@ -157,7 +157,8 @@ def _trained(asked: Asked, path: Path, package: Any) -> Any:
     """The network of a state dict, bare or under one of the usual keys; nothing in the file is run."""
     data = read_bytes(path)
     try:
-        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # an odd file is an error below, or fine
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         for key in _WRAPPERS:
             state = state.get(key, state)
         return _class(asked, package).from_state_dict(package.zoo.load_state_dict(state))
