@@ -11,7 +11,8 @@ description and results, the last a list per metric with a number per point. Wha
     decoding_time
 
 Grey images go by the -rgb keys as well: the plotting tool knows no others (it reads `psnr` as `psnr-rgb`), and its
-sister tools would turn these images into three equal channels, of which all these numbers are the same."""
+sister tools would turn these images into three equal channels. Of these, all these numbers are the same for any codec
+that keeps them equal, as ours and the classical ones do."""
 
 from __future__ import annotations
 
