@@ -106,7 +106,8 @@ def parse(spec: str) -> Asked:
 def peer(asked: Asked) -> Peer:
     """A codec of grey images uint8 [H, W], which it takes as three equal channels and gives back as their mean; and
     of colour uint8 [H, W, 3]. (CompressAI's evaluator compares the three channels without that mean, which averages
-    their errors; on colour images both give the same PSNR.) With a checkpoint, the quality is but its label: the weights tell the network's size.
+    their errors; on colour images both give the same PSNR.) With a checkpoint, the quality is but its label: the
+    weights tell the network's size.
 
     Raises PeerError, or FileError for a checkpoint that cannot be read."""
     architecture, package = ARCHITECTURES[asked.architecture], compressai()
