@@ -147,7 +147,7 @@ def naming(path: Path) -> Iterator[None]:
 def check_target(target: Path, force: bool, source: Path | None = None) -> None:
     """Raises FileError if the file may not be written.
 
-    So it is if it is the source, exists (unless `force`), is no regular file, or its folder is missing."""
+    So it is if it is the source, exists (unless `force`), is no regular file, or its folder is missing or read-only."""
     try:
         if target.is_dir():
             raise FileError(f"{target} is a folder, expected the name of a file to write")
@@ -159,6 +159,8 @@ def check_target(target: Path, force: bool, source: Path | None = None) -> None:
             raise FileError(f"{target} is no regular file")
         if target.exists() and not force:
             raise FileError(f"{target} exists; use --force to overwrite it")
+        if not os.access(os.path.dirname(os.path.realpath(target)), os.W_OK):
+            raise FileError(f"cannot write {target}: no permission to write to its folder")
     except OSError as error:
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
 

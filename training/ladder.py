@@ -5,113 +5,109 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..codec.ladder.config import LadderConfig
-from ..codec.ladder.model import LadderModel, LatentStep, precision_weighted
-from ..codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN
+from ..codec.ladder.model import LadderModel, LatentStep
+from ..codec.ladder.pixels import PixelStep
+from ..codec.ladder.posterior import LadderPosterior, Latents, posterior_of
 from .config import LadderTrain, ParameterGroup
 from .start import loudness, start_as_transform
 
-_LOG_SCALE_LIMIT = 4.0  # of priors and posteriors in training
 _STRAIGHT_FROM = 3.0  # scales
 _SLOPE = 3.2831  # of log Phi at -3
 _LEAST_WEIGHT = 0.00001
+ACTIVE_NATS = 0.01
+"""Mean KL term of a latent from which it counts as active."""
 _TOP_RATE = 4.0  # of the learning rate: a few log scales that nothing else shares, and 24 idle latents cost 23 nats
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Parts of the objective, nats per image [B]. kl: of every level from the image up; log_likelihood: None if lossy.
+    """Parts of the objective, nats. kl: of every latent, [B, n] per level from the image up; log_likelihood [B]: None
+    if lossy.  latents: as drawn, per level from the top down (Gaussian posteriors only).
 
-    x_hat [B, 1, S, S]: what is rendered from the latents alone, 0..1 up to overshoot."""
+    x_hat [B, 1, S, S]: what is rendered from the latents alone, 0..1 up to overshoot; None for Gaussian posteriors."""
 
     kl: list[Tensor]
     log_likelihood: Tensor | None
-    x_hat: Tensor
+    latents: list[Latents]
+    x_hat: Tensor | None
 
     @property
     def total_kl(self) -> Tensor:
         """Of all levels, [B]."""
-        return torch.stack(self.kl).sum(0)
+        return torch.stack([level.sum(1) for level in self.kl]).sum(0)
+
+    def log_weights(self, kl_weight: float = 1.0) -> Tensor:
+        """Log p(x, z) - log q(z | x) of the drawn latents, [B] (Burda et al. 2016, eq. 8)."""
+        assert self.log_likelihood is not None
+        ratio = torch.stack([level.log_ratio().flatten(1).sum(1) for level in self.latents]).sum(0)
+        return self.log_likelihood - kl_weight * ratio
 
 
-def terms(model: LadderModel, values: Tensor, quality: int, lossless: bool, rounded: bool) -> Terms:
-    """The walk with z drawn from the posterior, one sample per image.
+def importance_bound(log_weights: Tensor) -> Tensor:
+    """Log of the mean weight over samples (Burda et al. 2016, eq. 8): [S, B] -> [B]."""
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
+
+
+def terms(
+    model: LadderModel, values: Tensor, quality: int = 0, lossless: bool = True, rounded: bool = False, samples: int = 1
+) -> Terms:
+    """The walk with z drawn from the posterior; row s * B + b is sample s of image b.
 
     values int64 [B, S, S], pixels in 0..255 (or 0 and 1). rounded: z as the codec makes it, with straight-through
     gradients, and its code length as the KL term."""
     generative, pixels = model.generative, model.generative.pixels
     x = values[:, None].float() / (model.config.values - 1)
-    latents = _Ladder(model, x, quality, rounded) if model.config.inference == "ladder" else _Plain(model, x, quality)
-    patches = pixels.to_patches(values)
-    kl = [torch.zeros(()) for _ in range(model.config.levels)]
-    nll = torch.zeros(len(x), device=x.device)
-    walk = generative.walk(len(x), quality, lossless)
+    posterior = posterior_of(model, x, quality, samples)
+    patches = pixels.to_patches(values.repeat(samples, 1, 1) if samples > 1 else values)
+    kl, drawn = [torch.zeros(())] * model.config.levels, []
+    nll = torch.zeros(len(patches), device=x.device)
+    walk = generative.walk(len(patches), quality, lossless)
     try:
         step = next(walk)
         while True:
             if isinstance(step, LatentStep):
-                z, kl[step.level] = latents.draw(step)
+                if model.config.posterior == "gaussian":
+                    drawn.append(posterior.draw(step))
+                    z, nats = drawn[-1].z, drawn[-1].kl()
+                else:
+                    assert isinstance(posterior, LadderPosterior)
+                    z, nats = _quantised(posterior, step, rounded)
+                kl[step.level] = nats.flatten(1)
                 step = walk.send(z)
             else:
                 symbols = pixels.symbols(patches, step)
-                losses = nn.functional.cross_entropy(step.logits.float().mT, symbols, reduction="none")
-                nll = nll + losses.sum(1)
+                nll = nll + pixel_nats(step, symbols).sum(1)
                 step = walk.send(symbols)
     except StopIteration as stop:
         context, _ = stop.value
-    return Terms(kl, -nll if lossless else None, generative.render(context).float())
+    x_hat = generative.render(context).float() if model.config.posterior == "uniform" else None
+    return Terms(kl, -nll if lossless else None, drawn, x_hat)
 
 
-class _Ladder:
-    """The ladder's posterior: deterministic features from the image up, merged with the prior from the top down."""
-
-    def __init__(self, model: LadderModel, x: Tensor, quality: int, rounded: bool) -> None:
-        self.model, self.quality, self.rounded = model, quality, rounded
-        self.features: list[Tensor] = []
-        for number in range(model.config.levels):
-            x = model.inference.up(number, x)
-            self.features.append(x)
-
-    def draw(self, step: LatentStep) -> tuple[Tensor, Tensor]:
-        """z, and its KL term [B] against the step's prior."""
-        config = self.model.config
-        mean, log_scale = self.model.inference.head(step.level, self.features[step.level], self.quality)
-        prior_mean, prior_scale = step.mean.float(), limited(config, step.log_scale.float())
-        mean, log_scale = precision_weighted(mean.float(), limited(config, log_scale.float()), prior_mean, prior_scale)
-        if config.posterior == "gaussian":
-            noisy = mean + log_scale.exp() * torch.randn_like(mean)
-            return noisy, gaussian_kl(mean, log_scale, prior_mean, prior_scale)
-        offset = mean - prior_mean
-        k = offset + ((offset.round() - offset).detach() if self.rounded else torch.rand_like(offset) - 0.5)
-        z: Tensor = prior_mean + k
-        return z, rate(k, prior_scale.exp())
+def _quantised(posterior: LadderPosterior, step: LatentStep, rounded: bool) -> tuple[Tensor, Tensor]:
+    """Latents on the grid around the prior's mean, or with the noise that stands for it, and its code length."""
+    mean, _, prior_mean, prior_scale = posterior.merged(step)
+    offset = mean - prior_mean
+    k = offset + ((offset.round() - offset).detach() if rounded else torch.rand_like(offset) - 0.5)
+    return prior_mean + k, rate(k, prior_scale.exp())
 
 
-class _Plain:
-    """The plain hierarchical VAE's posterior, q(z_1 | x), q(z_2 | z_1), ..., drawn from the image up."""
-
-    def __init__(self, model: LadderModel, x: Tensor, quality: int) -> None:
-        self.drawn: list[tuple[Tensor, Tensor, Tensor]] = []
-        for number in range(model.config.levels):
-            mean, log_scale = model.inference.head(number, model.inference.up(number, x), quality)
-            mean, log_scale = mean.float(), limited(model.config, log_scale.float())
-            x = mean + log_scale.exp() * torch.randn_like(mean)
-            self.drawn.append((x, mean, log_scale))
-        self.config = model.config
-
-    def draw(self, step: LatentStep) -> tuple[Tensor, Tensor]:
-        """z, and its KL term [B] against the step's prior."""
-        z, mean, log_scale = self.drawn[step.level]
-        return z, gaussian_kl(mean, log_scale, step.mean.float(), limited(self.config, step.log_scale.float()))
+def pixel_nats(step: PixelStep, symbols: Tensor) -> Tensor:
+    """-log p of the symbols int64 [B, P] of a step, nats [B, P], at least in float32."""
+    scores = step.scores.float() if step.scores.dtype == torch.bfloat16 else step.scores
+    if scores.shape[-1] > 1:
+        return nn.functional.cross_entropy(scores.mT, symbols, reduction="none")
+    scores = scores[..., 0]
+    return nn.functional.binary_cross_entropy_with_logits(scores, symbols.to(scores), reduction="none")
 
 
 def rate(k: Tensor, scale: Tensor) -> Tensor:
-    """-log P of latents at distance k from the prior's mean, nats [B]; P(k) = the mass of N(0, scale^2) in k +- 1/2.
+    """-log P of latents at distance k from the prior's mean, nats; P(k) = the mass of N(0, scale^2) in k +- 1/2.
 
     For z with uniform noise this is the KL term of the unit-width posterior (Balle et al. 2017, eq. 12). Beyond three
     scales it goes on as a straight line: about what the coder's least frequency makes of it, with bounded gradients."""
@@ -120,38 +116,7 @@ def rate(k: Tensor, scale: Tensor) -> Tensor:
     near, far = (torch.special.log_ndtr((edge - inside) / scale) for edge in (0.5, -0.5))
     log_mass = near + torch.log1p(-(far - near).exp())
     nats: Tensor = _SLOPE * (distance - inside) / scale - log_mass
-    return nats.flatten(1).sum(1)
-
-
-def gaussian_kl(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior_log_scale: Tensor) -> Tensor:
-    """KL(N(mean, scale^2) || N(prior mean, prior scale^2)), nats [B]."""
-    ratio = (2 * (log_scale - prior_log_scale)).exp()
-    distance = ((mean - prior_mean) * (-prior_log_scale).exp()).square()
-    return (0.5 * (ratio + distance - 1) + prior_log_scale - log_scale).flatten(1).sum(1)
-
-
-class _Limited(torch.autograd.Function):
-    """clamp(x, low, high), whose gradient outside passes only if it leads back inside (as CompressAI's LowerBound)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.range = low, high
-        return x.clamp(low, high)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (x,), (low, high) = ctx.saved_tensors, ctx.range
-        outwards = ((x < low) & (gradient > 0)) | ((x > high) & (gradient < 0))
-        return gradient.masked_fill(outwards, 0.0), None, None
-
-
-def limited(config: LadderConfig, log_scale: Tensor) -> Tensor:
-    """Log scale within the range that the codec has tables for (or +-4 for Gaussian posteriors)."""
-    coded = config.posterior == "uniform"
-    low, high = (LOG_SCALE_MIN, LOG_SCALE_MAX) if coded else (-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
-    inside: Tensor = _Limited.apply(log_scale, low, high)  # type: ignore[no-untyped-call]
-    return inside
+    return nats
 
 
 class LadderTask(nn.Module):
@@ -200,20 +165,31 @@ class LadderTask(nn.Module):
         values = self.values(turned(images) if train.turns else images)
         rounded = config.posterior == "uniform" and progress >= train.round_from
         weight = min(1.0, progress / train.kl_warmup) if train.kl_warmup else 1.0
-        found = terms(self.model, values, 0, True, rounded)
+        found = terms(self.model, values, 0, True, rounded, train.importance)
         assert found.log_likelihood is not None
         kl, nll = found.total_kl.mean(), -found.log_likelihood.mean()
-        sse = self._sse(found.x_hat, values)
-        loss = weight * kl + nll + math.log(2) * train.preview_weight * sse
-        metrics = {"nats": (kl + nll).detach(), "kl": kl.detach(), "preview_sse": sse.detach()}
+        loss = weight * kl + nll
+        metrics = {"nats": (kl + nll).detach(), "kl": kl.detach()}
+        if train.importance > 1:
+            loss = -importance_bound(found.log_weights(weight).view(train.importance, -1)).mean()
+        if found.x_hat is not None:
+            sse = self._sse(found.x_hat, values)
+            loss = loss + math.log(2) * train.preview_weight * sse
+            metrics["preview_sse"] = sse.detach()
         if train.rd_weights and train.lossy_share:
-            quality = 1 + step % len(train.rd_weights)
-            some = values[: max(1, round(len(values) * train.lossy_share))]
-            found = terms(self.model, some, quality, False, rounded)
-            lossy_kl, lossy_sse = found.total_kl.mean(), self._sse(found.x_hat, some)
-            loss = loss + weight * lossy_kl + math.log(2) * train.rd_weights[quality - 1] * lossy_sse
-            metrics |= {f"bits_q{quality}": lossy_kl.detach() / math.log(2), f"sse_q{quality}": lossy_sse.detach()}
+            lossy, more = self._lossy(values, 1 + step % len(train.rd_weights), weight, rounded)
+            loss, metrics = loss + lossy, metrics | more
         return loss, metrics
+
+    def _lossy(self, values: Tensor, quality: int, kl_weight: float, rounded: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and metrics of a lossy quality on a part of the batch."""
+        train = self.train_config
+        some = values[: max(1, round(len(values) * train.lossy_share))]
+        found = terms(self.model, some, quality, False, rounded)
+        assert found.x_hat is not None
+        kl, sse = found.total_kl.mean(), self._sse(found.x_hat, some)
+        loss = kl_weight * kl + math.log(2) * train.rd_weights[quality - 1] * sse
+        return loss, {f"bits_q{quality}": kl.detach() / math.log(2), f"sse_q{quality}": sse.detach()}
 
     def values(self, images: Tensor) -> Tensor:
         """Pixels as the likelihood takes them, int64 [B, S, S]: binary models see a new sample of each image."""
@@ -228,14 +204,15 @@ class LadderTask(nn.Module):
 
     @torch.no_grad()
     def evaluate(self, images: Tensor, batch_size: int = 500) -> dict[str, float]:
-        """Bits and nats per image as the codec would need them (rounded), and PSNR in dB of the mean error.
+        """Nats per image, KL and active units of every level, and PSNR in dB of the mean error (rounded latents only).
 
-        images uint8 [N, S, S]; binary models see a sample drawn with a fixed seed."""
+        images uint8 [N, S, S]; binary models see a sample drawn with a fixed seed, and one sample of the latents."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             batches = [self.values(batch) for batch in torch.split(images, batch_size)]
         rounded = self.model.config.posterior == "uniform"
         sums: dict[str, float] = {}
+        units: dict[str, Tensor] = {}
 
         def add(name: str, value: Tensor) -> None:
             sums[name] = sums.get(name, 0.0) + float(value.double().sum())
@@ -244,14 +221,18 @@ class LadderTask(nn.Module):
             for quality in range(self.model.config.qualities):
                 found = terms(self.model, batch, quality, quality == 0, rounded)
                 for number, kl in enumerate(found.kl):
-                    add(f"kl_q{quality}_z{number + 1}", kl)
+                    level = f"q{quality}_z{number + 1}"
+                    add(f"kl_{level}", kl.sum(1))
+                    units[level] = kl.double().sum(0) + units.get(level, 0.0)
                 if found.log_likelihood is not None:
                     add("nats", found.total_kl - found.log_likelihood)
-                add(f"sse_q{quality}", self._sse(found.x_hat.clamp(0, 1), batch) * len(batch))
+                if found.x_hat is not None:
+                    add(f"sse_q{quality}", self._sse(found.x_hat.clamp(0, 1), batch) * len(batch))
         result = {name: value / len(images) for name, value in sums.items()}
-        pixels = images[0].numel()
-        for quality in range(self.model.config.qualities):
-            mse = result.pop(f"sse_q{quality}") / pixels
+        for level, kl in units.items():
+            result[f"active_{level}"] = int((kl / len(images) > ACTIVE_NATS).sum())
+        for quality in range(self.model.config.qualities if rounded else 0):
+            mse = result.pop(f"sse_q{quality}") / images[0].numel()
             result[f"psnr_db_q{quality}"] = 10 * math.log10(255**2 / max(mse, 1e-9))
         return result
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.config import ConfigError
-from .config import LadderRecipe, Recipe, VQRecipe
+from .config import LadderRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
 from .vq import VQTask
 
@@ -121,7 +121,7 @@ class _Run:
     def advance(self, batch: Tensor) -> dict[str, Tensor]:
         """One optimiser step on uint8 images [B, S, S]."""
         config = self.recipe.train
-        rate = _learning_rate(config.learning_rate, self.step, self.steps, config.warmup_steps)
+        rate = _learning_rate(config, self.step, self.steps, self.step // self.steps_per_epoch)
         for group, spec in zip(self.optimiser.param_groups, self.groups, strict=True):
             group["lr"] = rate * spec.rate
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -129,6 +129,8 @@ class _Run:
         self.optimiser.zero_grad()
         loss.backward()
         for spec in self.groups:
+            if math.isinf(spec.clip):
+                continue
             nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=True)
         self.optimiser.step()
         self.step += 1
@@ -186,10 +188,14 @@ def load_task(recipe: Recipe, folder: Path) -> tuple[Task, int]:
     return run.task.eval(), run.step
 
 
-def _learning_rate(peak: float, step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine (Loshchilov and Hutter 2017, eq. 5) from the peak to 1 % of it."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return peak * min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * cosine)
+def _learning_rate(config: TrainConfig, step: int, steps: int, epoch: int) -> float:
+    """Linear warm-up, then a cosine (Loshchilov and Hutter 2017, eq. 5) from the peak to 1 %, or as the recipe says."""
+    peak = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps)
+    if config.schedule == "steps":
+        return peak * 0.75 ** (epoch // 200)
+    if config.schedule == "constant":
+        return peak
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 class _Metrics:

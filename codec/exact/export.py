@@ -35,6 +35,8 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
     """
     if isinstance(module, nn.Sequential):
         layers = _fold_batch_norm([layer for layer in module if not isinstance(layer, nn.Dropout)])
+        if len(module) > 1 and len(layers) == 1:  # a layer and its batch norm are one layer, named as without it
+            return to_exact(layers[0], frac_bits)
         return nn.Sequential(*(to_exact(layer, frac_bits) for layer in layers))
     if isinstance(module, nn.Conv2d):
         return ExactConv2d(*_integers(module, frac_bits), *_stride_and_padding(module))

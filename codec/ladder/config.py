@@ -34,9 +34,12 @@ class LadderConfig:
     blocks: residual blocks of a level's network (conv only).
     inference: "ladder" (bottom-up deterministic, then precision-weighted with the prior, Sonderby et al. 2016) or
     "bottom-up" (the plain hierarchical VAE, q(z_l | z_(l-1))).
+    top_down: of the ladder's inference: "shared" (the prior's own pass, the paper's equations) or "separate" (networks
+    of its own from z_(l+1) to what z_l is merged with, as in the authors' code; Gaussian, without skip or grids).
     posterior: "gaussian" (the paper's) or "uniform" (unit width: latents that can be rounded and coded).
     skip: top-down features carry all z above (else p(z_l | z_(l+1)) alone, the paper's).
-    batch_norm: on hidden layers.  leak: slope 2**-leak of the rectifiers below zero, 0 for none.
+    batch_norm: on hidden layers, and on means and log scales.
+    leak: slope 2**-leak of the rectifiers below zero, 0 for none.
     qualities: settings that share all but the layers next to the latents; setting 0 is the lossless one.
     likelihood: "bernoulli" (pixels 0 and 1) or "categorical" (0..255, as a high and a low half of 4 bits).
     stages: of the pixels; the last `until` is the number of pixels of a patch, (image_size / grids[0])**2.
@@ -50,6 +53,7 @@ class LadderConfig:
     grids: tuple[int, ...] = (7, 7, 1)
     blocks: int = 2
     inference: str = "ladder"
+    top_down: str = "shared"
     posterior: str = "uniform"
     skip: bool = True
     batch_norm: bool = False
@@ -64,6 +68,7 @@ class LadderConfig:
         """Check the fields against each other; raises ValueError."""
         _choice("form", self.form, "conv", "mlp")
         _choice("inference", self.inference, "ladder", "bottom-up")
+        _choice("top_down", self.top_down, "shared", "separate")
         _choice("posterior", self.posterior, "gaussian", "uniform")
         _choice("likelihood", self.likelihood, "bernoulli", "categorical")
         if not self.latents or not len(self.latents) == len(self.widths) == len(self.grids):
@@ -86,6 +91,13 @@ class LadderConfig:
             raise ValueError(f"stages must increase and end with {self.patch**2}, found {untils}")
         if self.inference == "bottom-up" and self.posterior == "uniform":
             raise ValueError("rounded latents need the ladder's inference: the prior is known before the posterior")
+        fits = (
+            self.inference == "ladder" and self.posterior == "gaussian" and not self.skip and len(set(self.grids)) == 1
+        )
+        if self.top_down == "separate" and not fits:
+            raise ValueError(
+                "a separate top-down pass needs the ladder's inference, Gaussian, without skip, on one grid"
+            )
 
     @property
     def levels(self) -> int:

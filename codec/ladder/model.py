@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import LadderConfig
-from .network import block, conv, level, rectifier, upwards
+from .network import block, conv, head, level, rectifier, squeeze, upwards
 from .pixels import PixelStep, StagedPixels
 
 
@@ -38,13 +38,16 @@ class Inference(nn.Module):
         super().__init__()
         self.config = config
         below = (1, *(config.widths if config.inference == "ladder" else config.latents))
-        factors = [upwards(config, number) for number in range(config.levels)]
-        self.squeeze = nn.ModuleList(nn.PixelUnshuffle(factor) for factor in factors)
-        self.nets = nn.ModuleList(level(config, n, below[n] * factor**2) for n, factor in enumerate(factors))
+        levels = range(config.levels)
+        self.squeeze = nn.ModuleList(squeeze(config, n) for n in levels)
+        self.nets = nn.ModuleList(level(config, n, below[n] * upwards(config, n) ** 2) for n in levels)
         self.heads = nn.ModuleList(
-            nn.ModuleList(conv(width, 2 * latents) for _ in range(config.qualities))
+            nn.ModuleList(head(config, width, latents) for _ in range(config.qualities))
             for width, latents in zip(config.widths, config.latents, strict=True)
         )
+        separate = config.levels - 1 if config.top_down == "separate" else 0
+        self.down_nets = nn.ModuleList(level(config, n + 1, config.latents[n + 1]) for n in range(separate))
+        self.down_heads = nn.ModuleList(head(config, config.widths[n + 1], config.latents[n]) for n in range(separate))
 
     def up(self, number: int, below: Tensor) -> Tensor:
         """Hidden features of a level from those of the level below (the image [B, 1, S, S] for level 0), or its z."""
@@ -58,6 +61,11 @@ class Inference(nn.Module):
         mean, log_scale = heads[quality](features).chunk(2, 1)
         return mean, log_scale
 
+    def down(self, number: int, above: Tensor) -> tuple[Tensor, Tensor]:
+        """With a separate top-down pass: mean and log scale that a level's are merged with, from the z above."""
+        mean, log_scale = self.down_heads[number](self.down_nets[number](above)).chunk(2, 1)
+        return mean, log_scale
+
 
 class Generative(nn.Module):
     """p(z_L) ... p(z_1 | z_>1) p(x | z): the one walk over levels and pixels that training, encoder and decoder share.
@@ -66,7 +74,9 @@ class Generative(nn.Module):
     """
 
     def __init__(self, config: LadderConfig) -> None:
-        """Top prior N(0, s^2): s is 1 for Gaussian latents, and learned for rounded ones, whose unit is the grid's."""
+        """Top prior N(0, s^2): s is 1 for Gaussian latents, and learned for rounded ones, whose unit is the grid's.
+
+        Models of rounded latents also render previews."""
         super().__init__()
         self.config = config
         levels, side = range(config.levels), config.grids[0]
@@ -84,14 +94,15 @@ class Generative(nn.Module):
         )
         self.expand = nn.ModuleList(self._expand(n) for n in levels[1:])
         self.heads = nn.ModuleList(
-            nn.ModuleList(conv(self._context(n), 2 * config.latents[n]) for _ in range(config.qualities))
+            nn.ModuleList(head(config, self._context(n), config.latents[n]) for _ in range(config.qualities))
             for n in levels[:-1]
         )
-        width = config.widths[0]
-        self.render = nn.Sequential(
-            conv(width, width, side), block(config, width, side), rectifier(config), conv(width, config.patch**2),
-            nn.PixelShuffle(config.patch),
-        )  # fmt: skip
+        if config.posterior == "uniform":
+            width = config.widths[0]
+            self.render = nn.Sequential(
+                conv(width, width, side), block(config, width, side), rectifier(config), conv(width, config.patch**2),
+                nn.PixelShuffle(config.patch),
+            )  # fmt: skip
         self.pixels = StagedPixels(config)
 
     @property

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..interleaving import bayer
 from .config import LadderConfig, Stage
-from .network import conv, conv_level, rectifier
+from .network import conv, conv_level, rectifier, unshuffled
 
 HALF = 16
 """Values of each half of an 8-bit pixel: value = 16 * high + low."""
@@ -19,11 +19,18 @@ HALF = 16
 
 @dataclass(frozen=True)
 class PixelStep:
-    """One table per pixel of a stage: logits [B, P, K]. part: 0 for the high half (or whole value), 1 for the low."""
+    """One table per pixel of a stage. part: 0 for the high half (or whole value), 1 for the low.
+
+    scores: logits [B, P, K], or [B, P, 1] for binary pixels, those of 1 against 0."""
 
     stage: int
     part: int
-    logits: Tensor
+    scores: Tensor
+
+    @property
+    def logits(self) -> Tensor:
+        """Of every value, [B, P, K]."""
+        return self.scores if self.scores.shape[-1] > 1 else torch.cat([torch.zeros_like(self.scores), self.scores], -1)
 
 
 def patch_order(patch: int) -> Tensor:
@@ -47,7 +54,8 @@ class StagedPixels(nn.Module):
         self.nets = nn.ModuleList(self._net(stage, number) for number, stage in enumerate(config.stages))
         self.embedding = nn.Embedding(config.values, embed)
         self.binary = config.likelihood == "bernoulli"
-        self.high = nn.Linear(features, 1 if self.binary else HALF)
+        plain = self.binary and features == 1 and not any(stage.width for stage in config.stages)
+        self.high = nn.Identity() if plain else nn.Linear(features, 1 if self.binary else HALF)
         if not self.binary:
             self.high_embedding = nn.Embedding(HALF, features)
             self.low = nn.Linear(features, HALF)
@@ -61,7 +69,7 @@ class StagedPixels(nn.Module):
         inputs = config.widths[0] + sum(map(len, self.places[:number])) * config.pixel_embed
         outputs = len(self.places[number]) * config.pixel_features
         if not stage.width:
-            return nn.Conv2d(inputs, outputs, 1)
+            return conv(inputs, outputs)
         body = conv_level(config, inputs, stage.width, side, stage.blocks)
         return nn.Sequential(*body, rectifier(config), conv(stage.width, outputs))
 
@@ -69,14 +77,16 @@ class StagedPixels(nn.Module):
         """Yields the steps and receives the symbols int64 [B, P] of each; context [B, widths[0], side, side].
 
         Returns the values int64 [B, patch**2, side, side]."""
-        values = torch.zeros(
-            len(context), self.config.patch**2, *context.shape[2:], dtype=torch.int64, device=context.device
-        )
+        shape = (len(context), self.config.patch**2, *context.shape[2:])
+        values = torch.zeros(shape, dtype=torch.int64, device=context.device)
         known = [context]
         for number, places in enumerate(self.places):
             features = self.nets[number](torch.cat(known, 1)).unflatten(1, (len(places), -1))
             value = yield from self._value(number, features.permute(0, 1, 3, 4, 2).flatten(1, 3))
             value = value.unflatten(1, (len(places), *context.shape[2:]))
+            if len(self.places) == 1:
+                raster: Tensor = value
+                return raster  # one stage takes the pixels in their order
             values[:, places] = value
             if number + 1 < len(self.places):
                 known.append(self.embedding(value).permute(0, 1, 4, 2, 3).flatten(1, 2))
@@ -86,21 +96,21 @@ class StagedPixels(nn.Module):
         """Features [B, P, F] -> values int64 [B, P]."""
         if self.binary:
             logit = self.high(torch.relu(features) if self.config.stages[number].width else features)
-            return (yield PixelStep(number, 0, torch.cat([torch.zeros_like(logit), logit], -1)))
+            return (yield PixelStep(number, 0, logit))
         high = yield PixelStep(number, 0, self.high(torch.relu(features)))
         low = yield PixelStep(number, 1, self.low(torch.relu(features + self.high_embedding(high))))
         return high * HALF + low
 
     def symbols(self, values: Tensor, step: PixelStep) -> Tensor:
         """What is coded in a step: values int64 [B, patch**2, side, side] (`to_patches`) -> int64 [B, P]."""
-        own = values[:, self.places[step.stage]].flatten(1)
+        own = (values if len(self.places) == 1 else values[:, self.places[step.stage]]).flatten(1)
         if self.binary:
             return own
         return own % HALF if step.part else own // HALF
 
     def to_patches(self, pixels: Tensor) -> Tensor:
         """Values [B, S, S] -> [B, patch**2, side, side]."""
-        return nn.functional.pixel_unshuffle(pixels[:, None], self.config.patch)
+        return unshuffled(pixels[:, None], self.config.patch)
 
     def from_patches(self, values: Tensor) -> Tensor:
         """Inverse of `to_patches`."""

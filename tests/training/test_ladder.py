@@ -27,12 +27,13 @@ from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.ladder.exact import REACHES
 from vqcodec.codec.ladder.model import LadderModel, precision_weighted
+from vqcodec.codec.ladder.posterior import gaussian_kl, limited
 from vqcodec.codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN
 from vqcodec.training import datasets
 from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, TrainConfig, read_recipe
 from vqcodec.training.datasets import Dataset, binarise
 from vqcodec.training.export import export
-from vqcodec.training.ladder import LadderTask, gaussian_kl, limited, rate, terms, turned
+from vqcodec.training.ladder import LadderTask, rate, terms, turned
 from vqcodec.training.loop import build_task, load_task, train
 from vqcodec.training.start import cosine_basis, loudness
 
@@ -118,31 +119,31 @@ def test_recipes_of_no_family_cannot_be_trained() -> None:
 def test_rate_is_the_mass_of_a_unit_interval(log_scale: float) -> None:
     scale = math.exp(log_scale)
     k = torch.linspace(-1, 1, 101, dtype=torch.float64) * (0.5 + 3 * scale)
-    nats = rate(k[:, None], torch.tensor(scale, dtype=torch.float64))
+    nats = rate(k, torch.tensor(scale, dtype=torch.float64))
     lower, upper = (k.abs().numpy() + side for side in (-0.5, 0.5))
     exact = -np.log(norm.sf(lower / scale) - norm.sf(upper / scale))
     # Masses are at least 0.0013 / e^2.75 here, and their differences err by a few 1e-16.
     np.testing.assert_allclose(nats.numpy(), exact, rtol=1e-9, atol=1e-11)
-    single = rate(k[:, None].float(), torch.tensor(scale))
+    single = rate(k.float(), torch.tensor(scale))
     np.testing.assert_allclose(single.numpy(), exact, rtol=1e-4, atol=1e-4)  # the same in float32
 
 
 def test_rate_goes_on_as_a_line_beyond_three_scales() -> None:
     scale = torch.tensor(0.5, dtype=torch.float64)
     k = torch.tensor([2.0 + 1e-9, 2.5, 3.0, 50.0], dtype=torch.float64, requires_grad=True)
-    nats = rate(k[:, None], scale)
-    edge = rate(torch.tensor([[2.0]], dtype=torch.float64), scale)
+    nats = rate(k, scale)
+    edge = rate(torch.tensor([2.0], dtype=torch.float64), scale)
     slope = norm.pdf(3) / norm.cdf(-3) / 0.5  # of -log Phi at -3, which is nearly all of the mass there
     np.testing.assert_allclose(nats.detach().numpy(), (edge + slope * (k - 2.0)).detach().numpy(), rtol=1e-4)
     nats.sum().backward()
     np.testing.assert_allclose(k.grad, slope, rtol=1e-4)
-    assert torch.equal(rate(-k[:, None], scale), nats)
+    assert torch.equal(rate(-k, scale), nats)
 
 
 def test_rate_sums_to_one_over_the_integers() -> None:
     k = torch.arange(-60.0, 61.0, dtype=torch.float64)
     inside = k.abs() < 0.5 + 3 * math.exp(2)
-    mass = (-rate(k[:, None], torch.tensor(math.exp(2.0), dtype=torch.float64))).exp()
+    mass = (-rate(k, torch.tensor(math.exp(2.0), dtype=torch.float64))).exp()
     assert float(mass[inside].sum()) == pytest.approx(1 - 2 * norm.cdf(-3), abs=2e-3)  # up to half a step at either end
 
 
@@ -155,11 +156,12 @@ def test_gaussian_kl_agrees_with_sampling() -> None:
     log_p = torch.distributions.Normal(prior_mean, prior_scale.exp()).log_prob(z)
     sampled = (log_q - log_p).flatten(2).sum(2)  # [20000, 4]
     error = sampled.std(0) / math.sqrt(len(sampled))
-    assert bool(((gaussian_kl(mean, log_scale, prior_mean, prior_scale) - sampled.mean(0)).abs() < 4 * error).all())
+    kl = gaussian_kl(mean, log_scale, prior_mean, prior_scale)
+    assert bool(((kl.flatten(1).sum(1) - sampled.mean(0)).abs() < 4 * error).all())
     exact = torch.distributions.kl_divergence(
         torch.distributions.Normal(mean, log_scale.exp()), torch.distributions.Normal(prior_mean, prior_scale.exp())
     )
-    assert torch.allclose(gaussian_kl(mean, log_scale, prior_mean, prior_scale), exact.flatten(1).sum(1), rtol=1e-12)
+    assert torch.allclose(kl, exact, rtol=1e-12)
     assert float(gaussian_kl(mean, log_scale, mean, log_scale).abs().max()) < 1e-12
 
 
@@ -302,7 +304,7 @@ def test_the_plain_posterior_is_drawn_from_the_image_up(images: Tensor) -> None:
         kl = []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            kl.append(terms(task.model, values, 0, True, False).kl)
+            kl.append(terms(task.model, values).kl)
         top = [float(own[-1].sum()) for own in kl]
         assert (top[0] != top[1]) == moves
 
@@ -318,14 +320,14 @@ def test_a_gaussian_step_is_noise_of_the_posteriors_scale(images: Tensor) -> Non
         head.bias[:4000], head.bias[4000:] = 0.5, -1.0
     seen: list[Tensor] = []
     hook = model.generative.entries[0][0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    found = terms(model, (images[:2] > 127).long(), 0, True, False)
+    found = terms(model, (images[:2] > 127).long())
     hook.remove()
     precision = math.exp(2) + 1
     mean, scale = 0.5 * math.exp(2) / precision, precision**-0.5
     assert float(seen[0].mean()) == pytest.approx(mean, abs=5 * scale / math.sqrt(8000))
     assert float(seen[0].std()) == pytest.approx(scale, rel=5 / math.sqrt(2 * 8000))
     kl = 4000 * (0.5 * (scale**2 + mean**2 - 1) - math.log(scale))
-    assert found.kl[0].tolist() == pytest.approx([kl, kl], rel=1e-4)
+    assert found.total_kl.tolist() == pytest.approx([kl, kl], rel=1e-4)
 
 
 # The start
