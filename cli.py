@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from . import __version__
 from .bitstream.errors import VqcodecError
@@ -221,9 +223,17 @@ def train(
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
-def _measurement(module: str, doc: str, models: bool = False, peers: bool = False) -> Callable[..., None]:
+def _report(pages: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The option of the page; none where there are no pages."""
+    told = "Also write the result, with figures, as one HTML page."
+    return click.option("--report", metavar="OUT.html", type=_PATH, help=told) if pages else lambda command: command
+
+
+def _measurement(
+    module: str, doc: str, models: bool = False, peers: bool = False, pages: bool = False
+) -> Callable[..., None]:
     """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several.
-    peers: whether learned peers can be added."""
+    peers: whether learned peers can be added.  pages: whether there is a page of a result."""
 
     @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
@@ -231,6 +241,7 @@ def _measurement(module: str, doc: str, models: bool = False, peers: bool = Fals
     @click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
     @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
     @click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
+    @_report(pages)
     @_DEVICE
     @_JSON
     def command(
@@ -243,22 +254,41 @@ def _measurement(module: str, doc: str, models: bool = False, peers: bool = Fals
         device: str,
         as_json: bool,
         others: tuple[str, ...] = (),
+        report: Path | None = None,
     ) -> None:
         from .codec import files
         from .training.datasets import load
 
         measuring = import_module(module, __package__)
         _check_device(device)
-        if out:
-            files.check_target(out, force=True)
-        more = (others,) if peers else ()
-        result = asdict(measuring.measure(model, load(data, split, data_dir), limit, device, *more))
+        for target in filter(None, (out, report)):
+            files.check_target(target, force=True)
+        if out and report and os.path.realpath(out) == os.path.realpath(report):
+            raise click.UsageError("--out and --report name the same file")
+        more, images = (others,) if peers else (), load(data, split, data_dir)
+        result = asdict(measuring.measure(model, images, limit, device, *more))
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
+        if report:
+            page = import_module(".eval.report", __package__).report(result, model, images, device, _command_line())
+            files.write_bytes(report, page.encode(), force=True)
         _print(result, as_json, measuring.table(result))
 
     command.__doc__ = doc
     return _PEER(command) if peers else command
+
+
+def _command_line() -> str:
+    """The command that runs, as one would type it."""
+    context = click.get_current_context()
+    words = ["vqcodec", context.info_name or ""]
+    for parameter in sorted(context.command.params, key=lambda one: isinstance(one, click.Option)):
+        if context.get_parameter_source(parameter.name or "") is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[parameter.name or ""]
+        words += [] if isinstance(parameter, click.Argument) else [parameter.opts[0]]
+        words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 @main.group()
@@ -294,7 +324,7 @@ Also, by family: codebook use; or KL, active units and -ELBO."""
 _SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
 _RD_DOC = "Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named."
 _LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
-main.command("eval")(_measurement(".eval.model", _EVAL_DOC))
+main.command("eval")(_measurement(".eval.model", _EVAL_DOC, pages=True))
 bench.command("speed")(_measurement(".eval.bench.speed", _SPEED_DOC))
 bench.command("rd")(_measurement(".eval.bench.rd", _RD_DOC, models=True, peers=True))
 bench.command("lossless")(_measurement(".eval.bench.lossless", _LOSSLESS_DOC, models=True))

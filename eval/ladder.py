@@ -21,7 +21,8 @@ from .files import FileNumbers, Subject, percent
 from .metrics import Distortion, Images, bits_per_dim, distortion
 from .tables import Cell, Table, cells
 
-_ACTIVE_NATS = 0.01  # mean KL of a latent from which it counts as used
+ACTIVE_NATS = 0.01
+"""Mean KL of a latent from which it counts as used."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _levels(codec: LadderCodec, lengths: Lengths, setting: int, images: int) -> 
         mean = nats / images
         kl, exact = float(mean.sum()), float(lengths.latent_bits[level]) / images
         rows.append(LevelNumbers(
-            level + 1, len(mean), int((mean > _ACTIVE_NATS).sum()), kl, exact, percent(exact - bits(kl), bits(kl)),
+            level + 1, len(mean), int((mean > ACTIVE_NATS).sum()), kl, exact, percent(exact - bits(kl), bits(kl)),
             REACHES[int(codec.reach[setting, level])], lengths.farthest[level], lengths.clipped[level],
         ))  # fmt: skip
     return rows
