@@ -169,7 +169,7 @@ def _bars(frame: Frame, boxes: Sequence[_Box]) -> str:
         left, right, low, high = *map(frame.across, (box.left, box.right)), *map(frame.down, (box.low, box.high))
         drawn.append(f'<path class="bar" d="M{px(left)} {px(low)}V{px(high)}H{px(right - 1)}V{px(low)}z"/>')
         value = "" if box.value is None else _short(box.value)
-        if len(value) * CHARACTER <= right - left + CHARACTER:
+        if len(value) * CHARACTER <= right - left:
             drawn.append(text((left + right - 1) / 2, high - 4, value, "middle"))
     return "".join(drawn)
 
@@ -223,5 +223,5 @@ def _colour(number: int, of: int, ordered: bool) -> str:
 
 
 def _short(value: float) -> str:
-    """A value in at most four characters or so."""
-    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
+    """A value in few characters."""
+    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}".replace("-", "−")

@@ -11,7 +11,7 @@ from .page import Html, escaped
 WIDTH, _HEIGHT = 380, 256
 TOP, BOTTOM = 32, 212
 """Edges of the plane that data lie in, in units from the top."""
-CHARACTER = 7
+CHARACTER = 7.5
 """Width of a character of text, at most."""
 
 

@@ -130,6 +130,7 @@ def curves() -> str:
         line_chart([], Axis("x"), Axis("y"), "empty"),
         bar_chart(["a", "b"], [Bars("one", [1234567, -3.5]), Bars("two", [0, 2])], "group", "value", "bars"),
     ]  # fmt: skip
+    parts.append(bar_chart("abc", [Bars(str(n), [n, 10 * n, 100 * n]) for n in range(7)], "x", "y", "narrow"))
     table = Table("beside the paper", ["", "here", "paper"], [["NLL", "1", "2"], ["  of it KL", "3", "4"]], "a note")
     return page("Curves", "of a training", [Section("All", ["A paragraph", table, Figure("F", "c", parts, wide=True)])])
 
