@@ -9,7 +9,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -223,17 +223,35 @@ def train(
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
-def _report(pages: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """The option of the page; none where there are no pages."""
-    told = "Also write the result, with figures, as one HTML page."
-    return click.option("--report", metavar="OUT.html", type=_PATH, help=told) if pages else lambda command: command
+_Option = Callable[[Callable[..., None]], Callable[..., None]]
+_EVAL_OPTIONS: tuple[_Option, ...] = (
+    click.option(
+        "--report", metavar="OUT.html", type=_PATH, help="Also write the result, with figures, as one HTML page."
+    ),
+    click.option(
+        "--samples",
+        metavar="K",
+        type=click.IntRange(1),
+        multiple=True,
+        help="Also the bound of K importance samples, repeatable (Gaussian posteriors only; default 1, 50, 500).",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["bf16", "float32"]),
+        help="Of matrix products in those bounds; default bf16, which differs by less than 0.01 nats.",
+    ),
+)
 
 
 def _measurement(
-    module: str, doc: str, models: bool = False, peers: bool = False, pages: bool = False
+    module: str,
+    doc: str,
+    models: bool = False,
+    peers: bool = False,
+    options: Sequence[_Option] = (),
 ) -> Callable[..., None]:
     """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several.
-    peers: whether learned peers can be added.  pages: whether there is a page of a result."""
+    peers: whether learned peers can be added.  options: of this command alone; `measure` gets all but `report`."""
 
     @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
@@ -241,7 +259,6 @@ def _measurement(
     @click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
     @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
     @click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
-    @_report(pages)
     @_DEVICE
     @_JSON
     def command(
@@ -255,6 +272,7 @@ def _measurement(
         as_json: bool,
         others: tuple[str, ...] = (),
         report: Path | None = None,
+        **own: Any,
     ) -> None:
         from .codec import files
         from .training.datasets import load
@@ -266,7 +284,7 @@ def _measurement(
         if out and report and os.path.realpath(out) == os.path.realpath(report):
             raise click.UsageError("--out and --report name the same file")
         more, images = (others,) if peers else (), load(data, split, data_dir)
-        result = asdict(measuring.measure(model, images, limit, device, *more))
+        result = asdict(measuring.measure(model, images, limit, device, *more, **own))
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
         if report:
@@ -275,7 +293,10 @@ def _measurement(
         _print(result, as_json, measuring.table(result))
 
     command.__doc__ = doc
-    return _PEER(command) if peers else command
+    decorated: Callable[..., None] = command
+    for option in reversed((*options, *((_PEER,) if peers else ()))):
+        decorated = option(decorated)
+    return decorated
 
 
 def _command_line() -> str:
@@ -324,7 +345,7 @@ Also, by family: codebook use; or KL, active units and -ELBO."""
 _SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
 _RD_DOC = "Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named."
 _LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
-main.command("eval")(_measurement(".eval.model", _EVAL_DOC, pages=True))
+main.command("eval")(_measurement(".eval.model", _EVAL_DOC, options=_EVAL_OPTIONS))
 bench.command("speed")(_measurement(".eval.bench.speed", _SPEED_DOC))
 bench.command("rd")(_measurement(".eval.bench.rd", _RD_DOC, models=True, peers=True))
 bench.command("lossless")(_measurement(".eval.bench.lossless", _LOSSLESS_DOC, models=True))

@@ -247,5 +247,14 @@ def file_cells(points: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def page(result: dict[str, Any], tables: Sequence[Table]) -> str:
     """A result as text: its subject, tables of equally many columns, and where it was measured."""
+    return _page(result, aligned(stacked(tables)))
+
+
+def text(result: dict[str, Any], tables: Sequence[Table]) -> str:
+    """The same of tables that have columns of their own."""
+    return _page(result, "\n".join(f"-- {table.title}\n{aligned([table.head, *table.rows])}" for table in tables))
+
+
+def _page(result: dict[str, Any], body: str) -> str:
     head = f"{result['model']} on {result['data']} {result['split']}, {result['images']:,} images"
-    return f"{head}\n{aligned(stacked(tables))}\n{line(result['environment'])}"
+    return f"{head}\n{body}\n{line(result['environment'])}"

@@ -19,6 +19,7 @@ from ..codec.ladder.exact import REACHES
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
+from .batchnorm import reestimate
 from .config import Recipe
 from .datasets import Dataset, Images, binarise
 from .ladder import LadderTask
@@ -35,6 +36,8 @@ def export(task: Task, recipe: Recipe, data: Dataset, folder: Path, steps: int) 
 
     data: the training set, on which the PSNR floors (and the reach of latents) are measured."""
     task.eval().to("cpu")
+    if isinstance(task, LadderTask):
+        reestimate(task, torch.from_numpy(data.images))
     known = data.images[:_KNOWN_IMAGES]
     codec = _vq_codec(task, known) if isinstance(task, VQTask) else _ladder_codec(task, known)
     results = {"steps": steps, "device": platform.processor() or platform.machine()}

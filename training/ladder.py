@@ -63,10 +63,10 @@ def terms(
     generative, pixels = model.generative, model.generative.pixels
     x = values[:, None].float() / (model.config.values - 1)
     posterior = posterior_of(model, x, quality, samples)
-    patches = pixels.to_patches(values.repeat(samples, 1, 1) if samples > 1 else values)
+    patches = pixels.to_patches(values)
     kl, drawn = [torch.zeros(())] * model.config.levels, []
-    nll = torch.zeros(len(patches), device=x.device)
-    walk = generative.walk(len(patches), quality, lossless)
+    nll = torch.zeros(samples * len(x), device=x.device)
+    walk = generative.walk(samples * len(x), quality, lossless)
     try:
         step = next(walk)
         while True:
@@ -81,8 +81,8 @@ def terms(
                 step = walk.send(z)
             else:
                 symbols = pixels.symbols(patches, step)
-                nll = nll + pixel_nats(step, symbols).sum(1)
-                step = walk.send(symbols)
+                nll = nll + pixel_nats(step, symbols)
+                step = walk.send(symbols if samples == 1 else symbols.repeat(samples, 1))
     except StopIteration as stop:
         context, _ = stop.value
     x_hat = generative.render(context).float() if model.config.posterior == "uniform" else None
@@ -98,12 +98,14 @@ def _quantised(posterior: LadderPosterior, step: LatentStep, rounded: bool) -> t
 
 
 def pixel_nats(step: PixelStep, symbols: Tensor) -> Tensor:
-    """-log p of the symbols int64 [B, P] of a step, nats [B, P], at least in float32."""
+    """-log p of the symbols int64 [B, P] of a step's tables [S * B, P, K], nats [S * B], at least in float32."""
     scores = step.scores.float() if step.scores.dtype == torch.bfloat16 else step.scores
     if scores.shape[-1] > 1:
-        return nn.functional.cross_entropy(scores.mT, symbols, reduction="none")
-    scores = scores[..., 0]
-    return nn.functional.binary_cross_entropy_with_logits(scores, symbols.to(scores), reduction="none")
+        given = symbols.repeat(len(scores) // len(symbols), 1)
+        return nn.functional.cross_entropy(scores.mT, given, reduction="none").sum(1)
+    scores = scores.view(-1, *symbols.shape)
+    off = scores * (1 - symbols.to(scores))  # a sum of products, but not one for autocast to make of bf16
+    return (off - nn.functional.logsigmoid(scores)).sum(2).flatten()  # softplus(a) - x a = (1 - x) a - logsigmoid(a)
 
 
 def rate(k: Tensor, scale: Tensor) -> Tensor:

@@ -77,16 +77,16 @@ class StagedPixels(nn.Module):
         """Yields the steps and receives the symbols int64 [B, P] of each; context [B, widths[0], side, side].
 
         Returns the values int64 [B, patch**2, side, side]."""
-        shape = (len(context), self.config.patch**2, *context.shape[2:])
-        values = torch.zeros(shape, dtype=torch.int64, device=context.device)
+        pixels = self.config.patch**2 if len(self.places) > 1 else 0  # a single stage has them in their order
+        values = torch.zeros(len(context), pixels, *context.shape[2:], dtype=torch.int64, device=context.device)
         known = [context]
         for number, places in enumerate(self.places):
-            features = self.nets[number](torch.cat(known, 1)).unflatten(1, (len(places), -1))
+            features = self.nets[number](torch.cat(known, 1) if number else context).unflatten(1, (len(places), -1))
             value = yield from self._value(number, features.permute(0, 1, 3, 4, 2).flatten(1, 3))
             value = value.unflatten(1, (len(places), *context.shape[2:]))
-            if len(self.places) == 1:
+            if not pixels:
                 raster: Tensor = value
-                return raster  # one stage takes the pixels in their order
+                return raster
             values[:, places] = value
             if number + 1 < len(self.places):
                 known.append(self.embedding(value).permute(0, 1, 4, 2, 3).flatten(1, 2))
