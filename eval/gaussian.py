@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bitstream.errors import ModelMismatch
 from ..codec import models, weights_file
 from ..codec.config import from_dict
 from ..codec.ladder.codec import LadderCodec
@@ -106,7 +107,10 @@ def load(name: str, device: str = "cpu") -> Loaded:
         )
     with torch.random.fork_rng(devices=[]):
         codec = LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))
-    codec.load_state_dict(weights_file.read_tensors(path), assign=True)
+    try:
+        codec.load_state_dict(weights_file.read_tensors(path), assign=True)
+    except RuntimeError as error:
+        raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
     return Loaded(description, weights_file.sha256(path), floating(codec).to(device))
 
 

@@ -118,6 +118,28 @@ def tiny_binary(tmp_path_factory: pytest.TempPathFactory, tiny_binary_recipe: La
 
 
 @pytest.fixture(scope="session")
+def tiny_gaussian_recipe() -> LadderRecipe:
+    """60 steps of all eight digits on the paper's kind of model: dense, Gaussian, batch-normalised, three levels."""
+    config = LadderConfig(
+        form="mlp", latents=(6, 4, 2), widths=(32, 16, 8), grids=(1, 1, 1), posterior="gaussian", skip=False,
+        batch_norm=True, leak=3, stages=(Stage(784, 0),), pixel_features=1,
+    )  # fmt: skip
+    schedule = LadderTrain(
+        epochs=60, batch_size=8, learning_rate=2e-2, ladder_rate=1.0, warmup_steps=5, kl_warmup=0.5, precision="float32"
+    )
+    return LadderRecipe("tiny-gaussian", "mnist", "for tests", config, schedule)
+
+
+@pytest.fixture(scope="session")
+def tiny_gaussian(
+    tmp_path_factory: pytest.TempPathFactory, tiny_gaussian_recipe: LadderRecipe, digit_set: Dataset
+) -> Path:
+    """Weights file of a small Ladder VAE with a Gaussian posterior, which can be measured only; its run's checkpoint
+    lies beside it."""
+    return _trained(tiny_gaussian_recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-gaussian"))
+
+
+@pytest.fixture(scope="session")
 def binary_digits(digits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The real digits, every pixel sampled once: uint8 [8, 28, 28] of 0 and 255."""
     return binarise(digits, "tests")
