@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import norm
-from torch import Tensor
+from torch import Tensor, nn
 
 import vqcodec
 from vqcodec.bitstream.cdf import cdf_from_frequencies, code_length_bits, widen
@@ -25,6 +25,7 @@ from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.ladder.exact import FRAC_BITS, REACHES, sigmoid_table
 from vqcodec.codec.ladder.model import LadderModel, LatentStep, Step
+from vqcodec.codec.ladder.network import Dense, Unshuffle, conv, unshuffled
 from vqcodec.codec.ladder.pixels import PixelStep, StagedPixels, patch_order
 from vqcodec.codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN, SCALES, STEPS, scale_tables
 
@@ -558,6 +559,7 @@ def test_the_papers_layers_have_the_papers_sizes() -> None:
         ({"form": "rnn"}, "form must be one of conv, mlp, found 'rnn'"),
         ({"inference": "up"}, "inference must be one of ladder, bottom-up, found 'up'"),
         ({"posterior": "laplace"}, "posterior must be one of gaussian, uniform, found 'laplace'"),
+        ({"top_down": "none"}, "top_down must be one of shared, separate, found 'none'"),
         ({"likelihood": "normal"}, "likelihood must be one of bernoulli, categorical, found 'normal'"),
         ({"latents": (), "widths": (), "grids": ()}, "at least one"),
         ({"latents": (8, 4)}, "one entry per level"),
@@ -582,6 +584,19 @@ def test_the_papers_layers_have_the_papers_sizes() -> None:
         ({"stages": (Stage(8), Stage(8), Stage(16))}, "stages must increase and end with 16"),
         ({"stages": (Stage(8), Stage(4), Stage(16))}, "stages must increase and end with 16"),
         ({"inference": "bottom-up"}, "rounded latents need the ladder's inference"),
+        ({"top_down": "separate", "grids": (7, 7, 7), "skip": False}, "a separate top-down pass needs the ladder's"),
+        ({"top_down": "separate", "grids": (7, 7, 7), "posterior": "gaussian"}, "a separate top-down pass needs"),
+        ({"top_down": "separate", "skip": False, "posterior": "gaussian"}, "Gaussian, without skip, on one grid"),
+        (
+            {
+                "top_down": "separate",
+                "grids": (7, 7, 7),
+                "skip": False,
+                "posterior": "gaussian",
+                "inference": "bottom-up",
+            },
+            "a separate top-down pass needs the ladder's inference",
+        ),
     ],
 )
 def test_impossible_configurations_are_refused(values: dict, message: str) -> None:
@@ -593,3 +608,62 @@ def test_impossible_configurations_are_refused(values: dict, message: str) -> No
 def test_impossible_stages_are_refused(values: dict) -> None:
     with pytest.raises(ValueError, match="a stage needs until >= 1, width >= 0 and blocks >= 0"):
         Stage(**{"until": 1} | values)
+
+
+# Layers
+
+
+@pytest.mark.parametrize("side", [1, 7])
+def test_a_dense_layer_is_a_convolution(side: int) -> None:
+    torch.manual_seed(0)
+    dense, other = Dense(5, 3, 1).double(), nn.Conv2d(5, 3, 1).double()
+    other.load_state_dict(dense.state_dict())
+    gradients = []
+    for layer in (dense, other):
+        x = torch.linspace(-1, 1, 4 * 5 * side**2, dtype=torch.float64).view(4, 5, side, side).requires_grad_()
+        y = layer(x)
+        assert y.shape == (4, 3, side, side)
+        (y**3).sum().backward()
+        gradients.append([y.detach(), x.grad, layer.weight.grad, layer.bias.grad])
+    for one, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, expected)  # of float64, 1e-7
+
+
+def test_layers_on_one_position_are_dense() -> None:
+    assert isinstance(conv(2, 3), Dense)
+    wide = conv(2, 3, 7)
+    assert not isinstance(wide, Dense)
+    assert (wide.kernel_size, wide.padding) == ((3, 3), (1, 1))
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 4, 4), (3, 1, 8, 8), (3, 2, 4, 4), (1, 1, 4, 4), (3, 2, 8, 8)])
+def test_unshuffled_is_pixel_unshuffle(shape: tuple[int, ...]) -> None:
+    for x in (torch.randn(shape), torch.randint(0, 9, shape), torch.randn(shape).to(memory_format=torch.channels_last)):
+        assert torch.equal(unshuffled(x, 4), nn.functional.pixel_unshuffle(x, 4))
+        assert torch.equal(Unshuffle(4)(x), nn.functional.pixel_unshuffle(x, 4))
+
+
+def test_normalised_heads_start_with_quiet_log_scales() -> None:
+    values = PAPER | {"skip": False, "posterior": "gaussian", "top_down": "separate"}
+    model = LadderModel(LadderConfig(**values | {"batch_norm": True}))
+    heads = [*model.inference.heads, *model.generative.heads]
+    for head, latents in [
+        *zip((one[0] for one in heads), (64, 32, 16, 8, 4, 64, 32, 16, 8), strict=True),
+        *zip(model.inference.down_heads, (64, 32, 16, 8), strict=True),
+    ]:
+        _, norm = head
+        assert norm.weight.tolist() == pytest.approx([1.0] * latents + [0.1] * latents)
+        assert not norm.bias.any()
+    plain = LadderModel(LadderConfig(**values))
+    assert all(isinstance(one[0], Dense) for one in [*plain.inference.heads, *plain.generative.heads])
+    assert all(isinstance(one, Dense) for one in plain.inference.down_heads)
+
+
+def test_a_layer_and_its_batch_norm_are_stored_as_one_of_its_name() -> None:
+    values = PAPER | {"skip": False, "posterior": "gaussian", "top_down": "separate"}
+    plain, normalised = (
+        LadderCodec(LadderModel(LadderConfig(**values | {"batch_norm": batch_norm}))) for batch_norm in (False, True)
+    )
+    shapes = {name: tensor.shape for name, tensor in plain.state_dict().items()}
+    assert {"inference.heads.0.0.weight", "inference.down_heads.3.bias"} < shapes.keys()
+    assert {name: tensor.shape for name, tensor in normalised.state_dict().items()} == shapes

@@ -27,13 +27,14 @@ from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
 from vqcodec.codec.ladder.exact import REACHES
 from vqcodec.codec.ladder.model import LadderModel, precision_weighted
-from vqcodec.codec.ladder.posterior import gaussian_kl, limited
+from vqcodec.codec.ladder.pixels import PixelStep
+from vqcodec.codec.ladder.posterior import gaussian_kl, gaussian_log_density, limited
 from vqcodec.codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN
 from vqcodec.training import datasets
 from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, TrainConfig, read_recipe
 from vqcodec.training.datasets import Dataset, binarise
 from vqcodec.training.export import export
-from vqcodec.training.ladder import LadderTask, rate, terms, turned
+from vqcodec.training.ladder import LadderTask, importance_bound, pixel_nats, rate, terms, turned
 from vqcodec.training.loop import build_task, load_task, train
 from vqcodec.training.start import cosine_basis, loudness
 
@@ -43,6 +44,7 @@ PAPER = LadderConfig(
     skip=False, batch_norm=True, leak=3, stages=(Stage(784, 0, 0),), pixel_features=1,
 )  # fmt: skip
 PLAIN = dataclasses.replace(PAPER, inference="bottom-up")
+SEPARATE = dataclasses.replace(PAPER, top_down="separate")
 
 
 def changed(recipe: LadderRecipe, **train_values: object) -> LadderRecipe:
@@ -94,6 +96,9 @@ def test_stages_and_tuples_are_read(tmp_path: Path) -> None:
     (MINIMAL + "lossy_share = 2\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
     (MINIMAL + "epochs = 0\n", "epochs and batch_size"),
     (MINIMAL + 'precision = "int8"\n', "precision"),
+    (MINIMAL + 'schedule = "step"\n', "schedule must be 'cosine', 'constant' or 'steps', found 'step'"),
+    (MINIMAL + "importance = 0\n", "importance must be at least 1"),
+    (MINIMAL + "importance = 2\n", "train.importance needs a Gaussian posterior"),
     (MINIMAL + "rate_bits = [50]\n", "unknown key 'rate_bits'"),
     (MINIMAL.replace("[model]", "[model]\ncodebook = 1"), "unknown key 'codebook'"),
     (MINIMAL.replace("[model]", "[model]\nstages = [{ until = 0 }]"), "a stage needs until >= 1"),
@@ -261,6 +266,8 @@ def test_gradients_reach_every_parameter_that_learns(
         (tiny_binary_recipe.model, tiny_binary_recipe.train, 1.0),
         (PAPER, tiny_binary_recipe.train, 0.1),
         (PLAIN, tiny_binary_recipe.train, 0.1),
+        (SEPARATE, tiny_binary_recipe.train, 0.1),
+        (SEPARATE, LadderTrain(importance=2), 0.1),
     ):
         torch.manual_seed(0)
         task = LadderTask(model, schedule)
@@ -276,7 +283,7 @@ def test_gradients_reach_every_parameter_that_learns(
         assert unreached == (["model.generative.pixels.embedding.weight"] if len(model.stages) == 1 else [])
 
 
-@pytest.mark.parametrize("model", [PAPER, PLAIN], ids=["ladder", "bottom-up"])
+@pytest.mark.parametrize("model", [PAPER, PLAIN, SEPARATE], ids=["ladder", "bottom-up", "separate"])
 def test_the_papers_models_learn(model: LadderConfig, images: Tensor) -> None:
     torch.manual_seed(0)
     task = LadderTask(model, LadderTrain(kl_warmup=0.0))
@@ -489,7 +496,7 @@ def test_description_and_card(tiny_ladder: Path, tiny_binary: Path, digit_set: D
             assert fact in card
 
 
-@pytest.mark.parametrize("model", [PAPER, PLAIN], ids=["ladder", "bottom-up"])
+@pytest.mark.parametrize("model", [PAPER, PLAIN, SEPARATE], ids=["ladder", "bottom-up", "separate"])
 def test_gaussian_models_are_exported_but_cannot_code(model: LadderConfig, digit_set: Dataset, tmp_path: Path) -> None:
     recipe = LadderRecipe("gaussian", "mnist", "", model, LadderTrain())
     path = export(LadderTask(model, recipe.train), recipe, digit_set, tmp_path, steps=0)
@@ -559,3 +566,180 @@ def test_a_run_of_the_other_family_is_not_resumed(
     train(short, images, tmp_path, max_seconds=-1)
     with pytest.raises(ConfigError, match="another recipe"):
         train(tiny_recipe, images, tmp_path, resume=True)
+
+
+# Several samples per image
+
+
+_TWO = LadderConfig(
+    form="mlp", latents=(3, 2), widths=(8, 4), grids=(1, 1), posterior="gaussian", skip=False, leak=3,
+    stages=(Stage(784, 0, 0),), pixel_features=1,
+)  # fmt: skip
+_STAGED = LadderConfig(
+    latents=(2, 3), widths=(8, 8), grids=(7, 1), blocks=1, posterior="gaussian", stages=(Stage(4, 6, 1), Stage(16, 0)),
+    pixel_features=4,
+)  # fmt: skip
+GAUSSIANS = {
+    "ladder": _TWO,
+    "separate": dataclasses.replace(_TWO, top_down="separate"),
+    "bottom-up": dataclasses.replace(_TWO, inference="bottom-up"),
+    "in stages": _STAGED,
+    "categorical": dataclasses.replace(_STAGED, likelihood="categorical"),
+}
+
+
+def new_model(config: LadderConfig) -> LadderModel:
+    torch.manual_seed(0)
+    return LadderModel(config).eval().requires_grad_(False)
+
+
+def values_for(config: LadderConfig, images: Tensor) -> Tensor:
+    return images.long() if config.values == 256 else (images > 127).long()
+
+
+@pytest.mark.parametrize("name", GAUSSIANS)
+def test_rows_go_sample_by_sample(name: str, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row s * B + b is sample s of image b: without noise, all samples of an image are what one sample is."""
+    model, values = new_model(GAUSSIANS[name]), values_for(GAUSSIANS[name], images[:3])
+    noisy = terms(model, values, samples=4).log_weights().view(4, 3)
+    assert bool((noisy[0] != noisy[1]).all())
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    one, many = terms(model, values), terms(model, values, samples=4)
+    assert one.log_likelihood is not None
+    assert many.log_likelihood is not None
+    # Other batches sum in another order: float32 likelihoods of up to 5,000 nats differ by some thousandths.
+    torch.testing.assert_close(many.log_likelihood, one.log_likelihood.repeat(4), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(many.log_weights(), one.log_weights().repeat(4), rtol=1e-5, atol=1e-4)
+    for several, single in zip(many.kl, one.kl, strict=True):
+        torch.testing.assert_close(several, single.repeat(4, 1), rtol=1e-4, atol=1e-5)
+    for several, single in zip(many.latents, one.latents, strict=True):
+        torch.testing.assert_close(several.mean, single.mean.repeat(4, 1, 1, 1), rtol=1e-4, atol=1e-5)
+    assert len(one.log_likelihood.unique()) == 3
+
+
+@pytest.mark.parametrize("name", ["ladder", "bottom-up"])
+def test_log_weights_are_log_densities(name: str, images: Tensor) -> None:
+    found = terms(new_model(GAUSSIANS[name]), (images > 127).long(), samples=500)
+    assert found.log_likelihood is not None
+    ratio = torch.zeros(())
+    for own in found.latents:
+        q, p = norm(own.mean, own.log_scale.exp()), norm(own.prior_mean, own.prior_log_scale.exp())
+        ratio = ratio + torch.from_numpy(q.logpdf(own.z) - p.logpdf(own.z)).flatten(1).sum(1)
+    for weight in (0.0, 0.25, 1.0):
+        expected = found.log_likelihood - weight * ratio
+        torch.testing.assert_close(found.log_weights(weight), expected.float(), rtol=1e-6, atol=1e-3)
+    difference = (ratio - found.total_kl).double()  # a sampled KL is the KL on average
+    assert abs(float(difference.mean())) < 4 * float(difference.std()) / math.sqrt(len(difference))
+    assert float(difference.std()) > 0.1
+
+
+def test_importance_bound() -> None:
+    torch.manual_seed(0)
+    weights = 3 * torch.randn(7, 5, dtype=torch.float64) - 1000  # whose exponentials are all zero
+    expected = np.log(np.exp(weights.numpy() + 1000).mean(0)) - 1000
+    np.testing.assert_allclose(importance_bound(weights).numpy(), expected, rtol=1e-12)
+    assert torch.equal(importance_bound(weights[:1]), weights[0])
+    assert bool((importance_bound(weights) > weights.mean(0)).all())
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("samples", [2, 5])
+def test_the_loss_of_several_samples_is_their_bound(samples: int, batch_norm: bool, images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = dataclasses.replace(_TWO, batch_norm=batch_norm)
+    task = LadderTask(model, LadderTrain(importance=samples, kl_warmup=0.5))
+    for progress, weight in ((0.0, 0.0), (0.125, 0.25), (0.7, 1.0)):
+        torch.manual_seed(1)
+        loss, metrics = task.loss(images, 0, progress)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            found = terms(task.model, task.values(images), samples=samples)
+        weights = found.log_weights(weight).view(samples, 8)
+        assert float(loss.detach()) == pytest.approx(-float(importance_bound(weights).mean()), rel=1e-5)
+        assert float(loss.detach()) < -float(weights.mean())  # Jensen
+        assert found.log_likelihood is not None
+        nats = float((found.total_kl - found.log_likelihood).mean())
+        assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+            {"nats": nats, "kl": float(found.total_kl.mean())}, rel=1e-5
+        )
+
+
+def test_importance_weighted_training_lowers_the_bound(images: Tensor, tmp_path: Path) -> None:
+    schedule = LadderTrain(
+        epochs=25, batch_size=8, learning_rate=1e-2, ladder_rate=1.0, warmup_steps=5, importance=4, schedule="constant"
+    )
+    recipe = LadderRecipe("a", "mnist", "", GAUSSIANS["separate"], schedule)
+    new = LadderTask(recipe.model, schedule).eval().evaluate(images)["nats"]
+    task = train(recipe, images, tmp_path)
+    assert task is not None
+    assert task.eval().evaluate(images)["nats"] < 0.6 * new
+
+
+@torch.no_grad()
+def test_the_separate_pass_with_the_priors_weights_is_the_shared_one(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with others it is not, below the top; what z is measured against stays the prior."""
+    shared, separate = new_model(PAPER), new_model(SEPARATE)
+    own = {name for name in separate.state_dict() if name.startswith(("inference.down_nets.", "inference.down_heads."))}
+    assert separate.state_dict().keys() - own == shared.state_dict().keys()
+    separate.load_state_dict(shared.state_dict() | {name: separate.state_dict()[name] for name in own})
+    values = (images > 127).long()
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    one, other = terms(shared, values).latents, terms(separate, values).latents
+    assert torch.equal(one[0].mean, other[0].mean)
+    assert torch.equal(one[1].prior_mean, other[1].prior_mean)
+    assert not torch.allclose(one[1].mean, other[1].mean, atol=1e-3)
+    for level in range(4):
+        separate.inference.down_nets[level].load_state_dict(shared.generative.nets[level + 1].state_dict())
+        separate.inference.down_heads[level].load_state_dict(shared.generative.heads[level][0].state_dict())
+    for first, second in zip(one, terms(separate, values).latents, strict=True):
+        assert torch.equal(first.z, second.z)
+        assert torch.equal(first.log_scale, second.log_scale)
+
+
+# Densities of latents and pixels
+
+
+def test_log_densities_are_those_of_scipy() -> None:
+    torch.manual_seed(0)
+    z, mean, log_scale = (2 * torch.randn(1000, dtype=torch.float64) for _ in range(3))
+    expected = norm.logpdf(z, mean, log_scale.exp())
+    np.testing.assert_allclose(gaussian_log_density(z, mean, log_scale).numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("values", [1, 2, 16])
+def test_pixel_nats_are_those_of_the_tables(values: int, samples: int) -> None:
+    """values: columns of the table; a single one is that of 1 against 0."""
+    torch.manual_seed(0)
+    scores = 3 * torch.randn(samples * 2, 5, values, dtype=torch.float64)
+    symbols = torch.randint(0, max(2, values), (2, 5))
+    mass = PixelStep(0, 0, scores).logits.softmax(-1).numpy()
+    expected = [
+        -sum(math.log(mass[row, n, int(symbols[row % 2, n])]) for n in range(5)) for row in range(samples * 2)
+    ]  # fmt: skip
+    assert pixel_nats(PixelStep(0, 0, scores), symbols).tolist() == pytest.approx(expected, rel=1e-10)
+    coarse = scores.bfloat16()
+    found = pixel_nats(PixelStep(0, 0, coarse), symbols)
+    assert found.dtype == torch.float32
+    assert found.tolist() == pytest.approx(pixel_nats(PixelStep(0, 0, coarse.double()), symbols).tolist(), rel=1e-5)
+
+
+def test_certain_pixels_cost_nothing() -> None:
+    symbols = torch.tensor([[1, 0, 1, 0]])
+    sure = torch.tensor([[[300.0], [-300.0], [300.0], [-300.0]]])
+    assert pixel_nats(PixelStep(0, 0, sure), symbols).tolist() == [0.0]
+    assert pixel_nats(PixelStep(0, 0, -sure), symbols).tolist() == [1200.0]
+
+
+def test_evaluation_counts_active_units(images: Tensor) -> None:
+    config = dataclasses.replace(PLAIN, latents=(3,), widths=(8,), grids=(1,), batch_norm=False)
+    task = LadderTask(config, LadderTrain()).eval()
+    head = task.model.inference.heads[0][0]
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([0.0, 0.1, 1.0, 0.0, 0.0, 0.0]))  # half a mean's square, against N(0, 1)
+    found = task.evaluate(images, batch_size=3)
+    assert found["active_q0_z1"] == 1  # 0, 0.005 and 0.5 nats
+    assert found["kl_q0_z1"] == pytest.approx(0.505, rel=1e-5)

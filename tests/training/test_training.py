@@ -21,10 +21,10 @@ from vqcodec.codec.config import ConfigError
 from vqcodec.codec.images import psnr_db
 from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training import datasets
-from vqcodec.training.config import Recipe, VQRecipe, VQTrain, read_recipe
+from vqcodec.training.config import Recipe, TrainConfig, VQRecipe, VQTrain, read_recipe
 from vqcodec.training.datasets import Dataset
 from vqcodec.training.export import export
-from vqcodec.training.loop import Progress, load_task, train
+from vqcodec.training.loop import Progress, _learning_rate, _Run, load_task, train
 from vqcodec.training.vq import VQTask
 
 PACKAGED = tuple(models.BUILT_IN.values())
@@ -79,6 +79,7 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     (MINIMAL + "epochs = 0\n", "epochs and batch_size"),
     (MINIMAL + "batch_size = 0\n", "epochs and batch_size"),
     (MINIMAL + 'precision = "fp8"\n', "precision"),
+    (MINIMAL + 'schedule = "linear"\n', "schedule must be 'cosine', 'constant' or 'steps', found 'linear'"),
     (MINIMAL.replace("[50]", "[50, 60]"), "rate_bits needs one entry per level"),
     (MINIMAL.replace("codes = 16", "codes = 1"), "codes must be in 2..32768"),
     (MINIMAL.replace("codes = 16", "stride = 0"), "stride"),
@@ -418,3 +419,34 @@ def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "--resume" in result.output
     assert (tmp_path / "checkpoint.pt").read_bytes() == b"precious"
+
+
+# The learning rate
+
+
+@pytest.mark.parametrize(("schedule", "step", "epoch", "factor"), [
+    ("cosine", 9, 0, 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 9 / 1000))), ("cosine", 500, 3, 0.505),
+    ("cosine", 1000, 7, 0.01),
+    ("constant", 0, 0, 0.1), ("constant", 4, 0, 0.5), ("constant", 9, 0, 1.0), ("constant", 999, 5000, 1.0),
+    ("steps", 4, 0, 0.5), ("steps", 500, 0, 1.0), ("steps", 500, 199, 1.0), ("steps", 500, 200, 0.75),
+    ("steps", 500, 399, 0.75), ("steps", 500, 400, 0.75**2), ("steps", 4, 1999, 0.5 * 0.75**9),
+])  # fmt: skip
+def test_learning_rates(schedule: str, step: int, epoch: int, factor: float) -> None:
+    config = TrainConfig(learning_rate=3e-4, warmup_steps=10, schedule=schedule)
+    assert _learning_rate(config, step, 1000, epoch) == pytest.approx(3e-4 * factor)
+
+
+def test_the_loop_counts_epochs(tiny_recipe: Recipe, images: Tensor) -> None:
+    run = _Run(changed(tiny_recipe, schedule="steps"), "cpu", steps_per_epoch=2)
+    for step, factor in ((399, 1.0), (400, 0.75), (801, 0.75**2)):
+        run.step = step
+        run.advance(images)
+        assert run.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2 * factor * run.groups[0].rate)
+
+
+def test_gradients_may_stay_unclipped(short: Recipe, images: Tensor, tmp_path: Path) -> None:
+    for clip in (math.inf, 1e9, 1e-3):
+        train(changed(short, grad_clip=clip), images, tmp_path / str(clip))
+    unclipped, far, near = (checkpoint(tmp_path / str(clip))["task"] for clip in (math.inf, 1e9, 1e-3))
+    assert_identical(unclipped, far)
+    assert not torch.equal(unclipped["model.encoder.1.weight"], near["model.encoder.1.weight"])
