@@ -206,6 +206,7 @@ def models(as_json: bool) -> None:
 @click.option("--max-seconds", type=float, help="Stop after a checkpoint when this time is over.")
 @click.option("--limit", type=click.IntRange(1), help="Train on the first N images only (a dry run).")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the run's folder.")
+@click.option("--init", type=_PATH, help="Folder of a run of the same model, to start from its weights (fine-tuning).")
 def train(
     recipe: str,
     out: Path | None,
@@ -215,11 +216,12 @@ def train(
     max_seconds: float | None,
     limit: int | None,
     resume: bool,
+    init: Path | None,
 ) -> None:
     """Train a model from a recipe (a TOML file, or the name of one of the package's) and export its weights."""
     from .training.run import run
 
-    path = run(recipe, out, data_dir, device, threads, max_seconds, limit, resume)
+    path = run(recipe, out, data_dir, device, threads, max_seconds, limit, resume, init)
     click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
@@ -307,9 +309,18 @@ def _command_line() -> str:
         if context.get_parameter_source(parameter.name or "") is not ParameterSource.COMMANDLINE:
             continue
         value = context.params[parameter.name or ""]
-        words += [] if isinstance(parameter, click.Argument) else [parameter.opts[0]]
-        words += [] if value is True else [str(value)]
+        for one in value if isinstance(value, tuple) else (value,):
+            words += _words(parameter, one)
     return shlex.join(words)
+
+
+def _words(parameter: click.Parameter, value: Any) -> list[str]:
+    """An argument or option with a value, as typed."""
+    if isinstance(parameter, click.Argument):
+        return [str(value)]
+    if isinstance(value, bool):
+        return [parameter.opts[0] if value else parameter.secondary_opts[0]]
+    return [parameter.opts[0], str(value)]
 
 
 @main.group()
@@ -337,6 +348,76 @@ def convert(source: Path, folder: Path, force: bool) -> None:
 
     for target in convert(source, folder, force):
         click.echo(str(target))
+
+
+@main.command()
+@click.argument("cells", metavar="[CELL]...", nargs=-1)
+@click.option(
+    "--data", default="mnist", show_default=True, help="mnist or omniglot28: all its cells, if none is named."
+)
+@click.option("--epochs", type=click.IntRange(1), default=2000, show_default=True, help="Of every cell.")
+@click.option("--folder", type=_PATH, default=Path("runs/experiments"), show_default=True, help="Of checkpoints.")
+@click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Cells trained at a time.")
+@click.option("--train/--no-train", default=True, show_default=True, help="Or only measure what is finished.")
+@click.option("--data-dir", type=_PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+@click.option("--limit", type=click.IntRange(1), help="Measure on the first N test images only.")
+@click.option(
+    "--samples",
+    metavar="K",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1, 500),
+    show_default=True,
+    help="Importance samples of a bound; repeatable.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["bf16", "float32"]),
+    default="bf16",
+    show_default=True,
+    help="Of matrix products in bounds.",
+)
+@click.option("--out", type=_PATH, help="Also write the result as JSON to this file.")
+@click.option("--report", metavar="OUT.html", type=_PATH, help="Also write tables and training curves as a page.")
+@_DEVICE
+@_JSON
+def experiments(
+    cells: tuple[str, ...],
+    data: str,
+    epochs: int,
+    folder: Path,
+    parallel: int,
+    train: bool,
+    data_dir: Path | None,
+    limit: int | None,
+    samples: tuple[int, ...],
+    precision: str,
+    out: Path | None,
+    report: Path | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Train and measure the comparisons of Sonderby et al. 2016, beside the paper's numbers.
+
+    A CELL is KIND-LAYERS-DATA, such as lvae-5-mnist; kinds are vae, vae-bn, vae-bn-wu and lvae. What is trained
+    or measured already is not done again, and what was begun goes on."""
+    from .codec import files
+    from .eval import experiments as table
+    from .training.experiments import Cell, table_cells
+
+    _check_device(device)
+    for target in filter(None, (out, report)):
+        files.check_target(target, force=True)
+    chosen = [Cell.parse(cell) for cell in cells] or table_cells(data)
+    result = asdict(table.measure(
+        chosen, epochs, folder, data_dir=data_dir, limit=limit, device=device, parallel=parallel, samples=samples,
+        precision=precision, train=train,
+    ))  # fmt: skip
+    if out:
+        files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
+    if report:
+        files.write_bytes(report, table.report(result, folder, _command_line()).encode(), force=True)
+    _print(result, as_json, table.table(result))
 
 
 _EVAL_DOC = """Measure a model on a data set: real file sizes beside code lengths, distortion, speed.

@@ -15,6 +15,7 @@ from ..codec import weights_file
 from ..codec.family import Codec
 from ..codec.images import psnr_db
 from ..codec.ladder.codec import LadderCodec
+from ..codec.ladder.config import LadderConfig
 from ..codec.ladder.exact import REACHES
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
@@ -60,7 +61,7 @@ def _vq_codec(task: VQTask, images: Images) -> VQCodec:
 def _ladder_codec(task: LadderTask, images: Images) -> LadderCodec:
     codec = LadderCodec(task.model)
     if codec.config.posterior != "uniform":
-        return codec  # for measuring: it cannot code
+        return codec  # for measuring: it cannot code single images
     if codec.config.values == 2:
         images = binarise(images, "known images of " + codec.config.likelihood)
     reach = _reach(codec, images)
@@ -96,14 +97,20 @@ def _architecture(codec: VQCodec | LadderCodec) -> str:
     if isinstance(config, VQConfig):
         return f"VQ-VAE, {len(config.levels)} residual levels, exact staged context prior (all parts in fixed point)"
     latents = ", ".join(f"{c} x {s} x {s}" for c, s in zip(config.latents, config.grids, strict=True))
+    levels = f"{config.levels} levels of latents (from the image up: {latents})"
+    if config.posterior == "gaussian":
+        inference = "Ladder VAE" if config.inference == "ladder" else "Plain hierarchical VAE"
+        return f"{inference}, {levels}, Gaussian; {config.likelihood} pixels (for measuring; it codes no single images)"
     return (
-        f"Ladder VAE, {config.levels} levels of latents (from the image up: {latents}), rounded; "
-        f"{config.likelihood} pixels in {len(config.stages)} stages (all parts in fixed point)"
+        f"Ladder VAE, {levels}, rounded; {config.likelihood} pixels in {len(config.stages)} stages (all parts in fixed "
+        "point)"
     )
 
 
 def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec | LadderCodec) -> str:
     parameters = sum(tensor.numel() for tensor in codec.state_dict().values())
+    gaussian = isinstance(recipe.model, LadderConfig) and recipe.model.posterior == "gaussian"
+    measured = f"{recipe.data}-binary --samples 5000" if gaussian else f"{recipe.data} --split test"
     return f"""# {recipe.name}
 
 - **Family**: {_architecture(codec)}.
@@ -114,5 +121,5 @@ def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec 
 - **Size**: {parameters:,} integers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
 - **Configuration**: `{json.dumps(dataclasses.asdict(recipe.model))}`
 
-Results: `vqcodec eval {recipe.name} --data {recipe.data} --split test`, in the README.
+Results: `vqcodec eval {recipe.name} --data {measured}`, in the README.
 """

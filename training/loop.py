@@ -24,6 +24,7 @@ from .vq import VQTask
 
 _LOG_EVERY = 50
 CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
 
 Task = VQTask | LadderTask
 
@@ -44,6 +45,7 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
+    init: Path | None = None,
     max_seconds: float = math.inf,
     validation: Tensor | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -52,8 +54,9 @@ def train(
 
     The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
     TensorBoard events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights,
-    optimiser, random state and the place in the epoch are restored. validation: images to evaluate on after every
-    epoch. Raises ConfigError if the images have another size than the model, or the checkpoint another recipe.
+    optimiser, random state and the place in the epoch are restored. init: folder of a run of the same model, whose
+    weights this one starts from (fine-tuning). validation: images to evaluate on after every epoch. Raises ConfigError
+    if the images have another size than the model, or a checkpoint is of another recipe (or, for init, model).
     """
     config = recipe.train
     if images.shape[1:] != (recipe.model.image_size,) * 2:
@@ -64,6 +67,8 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
+    elif init:
+        run.start_from(init / CHECKPOINT)
     images = images.to(device)
     end = time.monotonic() + max_seconds
     with _Metrics(folder, append=run.step > 0) as log:
@@ -156,11 +161,15 @@ class _Run:
         torch.save(state, temporary)
         os.replace(temporary, path)
 
+    def start_from(self, path: Path) -> None:
+        """Take the weights of another run's checkpoint."""
+        state = _read(path)
+        if json.loads(state["recipe"])["model"] != json.loads(_identity(self.recipe))["model"]:
+            raise ConfigError(f"{path} is of another model: its weights do not fit {self.recipe.name}")
+        self.task.load_state_dict(state["task"])
+
     def load(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-            raise ConfigError(f"{path} is damaged and cannot be resumed ({type(error).__name__})") from error
+        state = _read(path)
         if _without_note(state["recipe"]) != _without_note(_identity(self.recipe)):
             raise ConfigError(f"{path} belongs to another recipe or another version of it; train in a new folder")
         self.step = state["step"]
@@ -169,6 +178,16 @@ class _Run:
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state_all(state["cuda_rng"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"no checkpoint {path}") from error
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise ConfigError(f"{path} is damaged and cannot be resumed ({type(error).__name__})") from error
+    return state
 
 
 def _identity(recipe: Recipe) -> str:
@@ -202,7 +221,7 @@ class _Metrics:
     """metrics.jsonl, and TensorBoard events where the package is installed."""
 
     def __init__(self, folder: Path, append: bool) -> None:
-        self._file = (folder / "metrics.jsonl").open("a" if append else "w")
+        self._file = (folder / METRICS).open("a" if append else "w")
         self._board: Any = None
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter

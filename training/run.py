@@ -30,11 +30,12 @@ def run(
     max_seconds: float | None = None,
     limit: int | None = None,
     resume: bool = False,
+    init: Path | None = None,
 ) -> Path | None:
     """Train and export; returns the weights file in the run's folder, or None if time ran out before the end.
 
-    limit: train on the first images only. Test images are measured after every epoch; the run chooses nothing by them.
-    Raises ConfigError, DataError."""
+    limit: train on the first images only. init: folder of a run whose weights this one starts from. Test images are
+    measured after every epoch; the run chooses nothing by them. Raises ConfigError, DataError."""
     recipe = read_recipe(recipe_name)
     torch.set_num_threads(threads)
     folder = out or Path("runs") / recipe.name
@@ -59,6 +60,7 @@ def run(
             folder,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             resume=resume,
+            init=init,
             max_seconds=math.inf if max_seconds is None else max_seconds,
             validation=torch.from_numpy(test.images[:_VALIDATION_IMAGES]),
             report=report,
