@@ -3,7 +3,8 @@
     page("Title", "subtitle", [Section("Heading", ["a paragraph", Table(...), Figure("Title", "caption", [chart])])])
 
 `line_chart`, `scatter_chart`, `bar_chart` and `image_grid` give the parts of figures. A new kind of result gets its own
-`sections(result, model, data, device)` in a module of this folder and an entry in `_SECTIONS`."""
+`sections(result, model, data, device)` in a module of this folder and an entry in `_SECTIONS`. `training_figures` and
+`comparison_figures` are of runs, for pages of other results."""
 
 from __future__ import annotations
 
@@ -11,23 +12,27 @@ from collections.abc import Callable
 from typing import Any
 
 from ...training.datasets import Dataset
+from ..model import kind
 from ..tables import Table
-from . import ladder, vq
+from . import gaussian, ladder, vq
 from .axes import Axis
 from .charts import Bars, Rule, Series, bar_chart, line_chart, scatter_chart
 from .page import Facts, Figure, Html, Section, code, page
 from .pca import pca_figure
 from .pictures import Strip, image_grid
 from .shared import measured
+from .training import MetricsError, comparison_figures, training_figures
 
 __all__ = [
-    "Axis", "Bars", "Facts", "Figure", "Html", "Rule", "Section", "Series", "Strip", "Table", "bar_chart", "code",
-    "image_grid", "line_chart", "measured", "page", "pca_figure", "report", "scatter_chart",
+    "Axis", "Bars", "Facts", "Figure", "Html", "MetricsError", "Rule", "Section", "Series", "Strip", "Table",
+    "bar_chart", "code", "comparison_figures", "image_grid", "line_chart", "measured", "page", "pca_figure", "report",
+    "scatter_chart", "training_figures",
 ]  # fmt: skip
 
 _SECTIONS: dict[str, Callable[[dict[str, Any], str, Dataset, str], list[Section]]] = {
     "vq": vq.sections,
     "ladder": ladder.sections,
+    "gaussian": gaussian.sections,
 }
 
 
@@ -39,5 +44,5 @@ def report(result: dict[str, Any], model: str, data: Dataset, device: str, comma
     subtitle = (
         f"{result['images']:,} images of the {result['split']} split, measured {result['environment']['date'][:10]}"
     )
-    own = _SECTIONS[result["family"]](result, model, data, device)
+    own = _SECTIONS[kind(result)](result, model, data, device)
     return page(f"{result['model']} on {result['data']}", subtitle, [measured(result, data, command), *own])

@@ -147,7 +147,7 @@ def _table(table: Table) -> str:
 
 def _sentence(title: str) -> str:
     """With a capital, unless it starts with a symbol such as z1."""
-    return title[:1].upper() + title[1:] if title.split(" ")[0].isalpha() else title
+    return title[:1].upper() + title[1:] if title.split(" ")[0].replace("-", "").isalpha() else title
 
 
 def _row(row: Sequence[str]) -> str:

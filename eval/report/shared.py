@@ -1,4 +1,4 @@
-"""Sections that every family has: what was measured, rate and distortion, reconstructions, samples."""
+"""Sections of several kinds: what was measured, and of codecs rate and distortion, reconstructions, samples."""
 
 from __future__ import annotations
 
@@ -28,21 +28,33 @@ _PERFECT_DB = psnr_db(0, 1)  # stands for no error at all
 
 def measured(result: dict[str, Any], data: Dataset, command: str) -> Section:
     """Model, data, environment and command of a result that has the fields of `files.Subject`."""
-    where = result["environment"]
     taken = f"split {result['split']}, the first {result['images']:,} of {len(data.images):,} images"
-    networks = f"networks on {where['device']}, {where['threads']} thread(s), batches of {where['batch']}"
     pairs = [
         ("Model", f"{result['model']} (family {result['family']})"),
         ("Data", f"{result['data']}, {taken}"),
         ("Data set", f"{data.description}; {data.ink}; licence {data.licence}"),
-        ("Measured", f"{where['date']}, vqcodec {where['version']}, commit {where['commit'] or 'unknown'}"),
-        ("Machine", f"{where['cpu']}; {networks}"),
-        ("Software", f"torch {where['torch']}, entropy coder {where['coder']}, exact sums by {where['arithmetic']}"),
+        *_where(result["environment"], result.get("precision")),
         ("Weights", code(f"SHA-256 {result['weights']}")),
         ("Pixels", code(f"SHA-256 {result['pixels']} (whole split)")),
         ("Command", code(command)),
     ]
     return Section("What was measured", [Facts(pairs)])
+
+
+def _where(where: dict[str, Any], precision: str | None) -> list[tuple[str, str]]:
+    """When, on which machine and with what. precision: of a measurement in float, which has no use for a coder."""
+    networks = f"networks on {where['device']}, {where['threads']} thread(s)"
+    software = f"torch {where['torch']}"
+    if precision:
+        software += f", in float; matrix products of the bounds in {precision}"
+    else:
+        networks += f", batches of {where['batch']}"
+        software += f", entropy coder {where['coder']}, exact sums by {where['arithmetic']}"
+    return [
+        ("Measured", f"{where['date']}, vqcodec {where['version']}, commit {where['commit'] or 'unknown'}"),
+        ("Machine", f"{where['cpu']}; {networks}"),
+        ("Software", software),
+    ]
 
 
 def rate_distortion(points: Sequence[dict[str, Any]], rendered: str) -> list[Figure]:

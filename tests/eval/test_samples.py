@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,13 @@ from vqcodec.codec import models
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.codec.ladder.config import LadderConfig, Stage
-from vqcodec.codec.ladder.model import LadderModel
+from vqcodec.codec.ladder.model import LadderModel, LatentStep
+from vqcodec.codec.ladder.posterior import limited
 from vqcodec.codec.vq.codec import VQCodec
+from vqcodec.eval import gaussian
 from vqcodec.eval import samples as sampling
-from vqcodec.eval.samples import drawn, samples
+from vqcodec.eval.samples import drawn, gaussian_samples, samples
+from vqcodec.training.ladder import terms
 
 CASES = [("tiny_model", 1), ("tiny_model", 2), ("tiny_ladder", 0), ("tiny_ladder", 2), ("tiny_binary", 0)]
 SIX_SIGMA = 6.0  # of a normal distribution: one test in 5e8 fails by chance, and seeds are fixed
@@ -127,10 +131,117 @@ def test_wrong_arguments(tiny_model: Path, count: int, setting: int) -> None:
         samples(models.load(str(tiny_model)).codec, count, setting, 0)
 
 
-def test_gaussian_latents() -> None:
+def test_codec_samples_are_of_codecs() -> None:
     config = LadderConfig(
         form="mlp", latents=(2,), widths=(4,), grids=(1,), posterior="gaussian", skip=False, stages=(Stage(784, 0),),
         pixel_features=1,
     )  # fmt: skip
     with pytest.raises(ConfigError, match="uniform"):
         samples(LadderCodec(LadderModel(config)), 1, 0, 0)
+
+
+# Gaussian latents
+
+
+@pytest.fixture
+def ladder(tiny_gaussian: Path) -> LadderModel:
+    return gaussian.load(str(tiny_gaussian)).model
+
+
+def standardised(model: LadderModel, latents: Sequence[Tensor]) -> list[Tensor]:
+    """(z - prior mean) / prior scale of every level from the top down, with scales as training limits them."""
+    walk, found = model.generative.walk(len(latents[0])), []
+    step = next(walk)
+    for z in latents:
+        assert isinstance(step, LatentStep)
+        found.append((z - step.mean) / limited(model.config, step.log_scale).exp())
+        step = walk.send(z)
+    return found
+
+
+def test_gaussian_seed_tells_the_images(ladder: LadderModel) -> None:
+    state = torch.get_rng_state()
+    first, again, other = (gaussian_samples(ladder, 5, seed) for seed in (1, 1, 2))
+    assert first.mean is not None
+    assert again.mean is not None
+    assert (first.mean.shape, first.mean.dtype) == ((5, 28, 28), np.float32)
+    assert (first.images.shape, first.images.dtype) == ((5, 28, 28), np.uint8)
+    assert [z.shape for z in first.latents] == [(5, 2, 1, 1), (5, 4, 1, 1), (5, 6, 1, 1)]
+    assert 0 <= first.mean.min() < first.mean.max() <= 1
+    assert set(np.unique(first.images)) == {0, 255}
+    assert np.array_equal(first.images, again.images)
+    assert np.array_equal(first.mean, again.mean)
+    assert not any(np.array_equal(a, b) for a in first.images for b in other.images)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_gaussian_mean_is_that_of_the_likelihood(ladder: LadderModel, binary_digits: NDArray[np.uint8]) -> None:
+    values = torch.from_numpy(binary_digits).clamp(max=1).long()
+    with torch.inference_mode():
+        found = terms(ladder, values)
+    samples = gaussian_samples(ladder, 8, 0, given=[latents.z for latents in found.latents])
+    assert all(a is b.z for a, b in zip(samples.latents, found.latents, strict=True))
+    assert samples.mean is not None
+    assert found.log_likelihood is not None
+    p = np.abs(1 - values.numpy() - samples.mean.astype(np.float64))  # of the pixels as they are
+    # The mean is a float32 in 0..1, so each p is off by 2**-24 at most, and log p by 2**-24 / p.
+    bound = (2.0**-24 / p).sum((1, 2)) + 1e-6 * 784
+    assert bound.max() < 1
+    assert (np.abs(np.log(p).sum((1, 2)) - found.log_likelihood.double().numpy()) < bound).all()
+
+
+def test_gaussian_pixels_follow_their_mean(ladder: LadderModel) -> None:
+    given, count = gaussian_samples(ladder, 1, 0).latents, 2000
+    found = gaussian_samples(ladder, count, 1, given=[z.expand(count, *z.shape[1:]) for z in given])
+    assert found.mean is not None
+    p = found.mean[0].astype(np.float64)
+    assert (found.mean == found.mean[0]).all()
+    sigma = np.sqrt(p * (1 - p) / count)
+    # Where a pixel is hardly ever drawn, a binomial's tail is longer than a normal's: one more image is allowed for.
+    assert (np.abs((found.images > 0).mean(0) - p) < SIX_SIGMA * sigma + 1 / count).all()
+
+
+def test_gaussian_latents_follow_their_prior(ladder: LadderModel) -> None:
+    count = 3000
+    for z in standardised(ladder, gaussian_samples(ladder, count, 0).latents):  # sigma of a variance: sqrt(2 / count)
+        assert float(z.mean(0).abs().max()) < SIX_SIGMA / math.sqrt(count)
+        assert float((z.var(0) - 1).abs().max()) < SIX_SIGMA * math.sqrt(2 / count)
+
+
+def test_temperature(ladder: LadderModel) -> None:
+    warm, cool, cold = (gaussian_samples(ladder, 4, 0, temperature) for temperature in (1.0, 0.5, 0.0))
+    assert torch.equal(cool.latents[0], 0.5 * warm.latents[0])
+    assert all(not z.any() for z in standardised(ladder, cold.latents))
+    assert cold.mean is not None
+    assert (cold.mean == cold.mean[0]).all()
+
+
+def test_scales_are_limited_as_in_training(ladder: LadderModel) -> None:
+    plain = gaussian_samples(ladder, 4, 0).latents[0]
+    ladder.generative.top.weight.data.fill_(9.0)
+    assert torch.allclose(gaussian_samples(ladder, 4, 0).latents[0], math.exp(4) * plain)
+
+
+def test_upper_levels_stay(ladder: LadderModel) -> None:
+    first = gaussian_samples(ladder, 4, 0)
+    found = gaussian_samples(ladder, 4, 1, given=first.latents[:2])
+    assert [torch.equal(a, b) for a, b in zip(first.latents, found.latents, strict=True)] == [True, True, False]
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "categorical"])
+def test_pixels_in_stages_have_no_mean(untrained: Callable[..., Path], likelihood: str) -> None:
+    weights = untrained([[4, 8, 1], [16, 8, 1]], posterior="gaussian", likelihood=likelihood)
+    found = gaussian_samples(gaussian.load(str(weights)).model, 3, 0)
+    assert found.mean is None
+    assert found.images.shape == (3, 28, 28)
+    assert (set(np.unique(found.images)) == {0, 255}) == (likelihood == "bernoulli")
+
+
+def test_wrong_gaussian_arguments(ladder: LadderModel) -> None:
+    latents = gaussian_samples(ladder, 2, 0).latents
+    for count, temperature in ((0, 1.0), (1, -0.5), (1, math.inf), (1, math.nan)):
+        with pytest.raises(ValueError, match="count from 1 and a temperature from 0"):
+            gaussian_samples(ladder, count, 0, temperature)
+    for count, given in ((3, latents[:1]), (2, [*latents, latents[0]])):
+        with pytest.raises(ValueError, match="latents of at most 3 levels"):
+            gaussian_samples(ladder, count, 0, given=given)
