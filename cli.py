@@ -188,13 +188,15 @@ def models(as_json: bool) -> None:
     """List the models of this build."""
     from .codec import models as registry
 
-    found = registry.available()
+    found = [*registry.available().items(), *((None, d) for d in registry.for_measuring())]
     rows = [
         {"number": number, "name": d.name, "family": d.family, "note": d.recipe.get("note", ""), "results": d.results}
-        for number, d in found.items()
+        for number, d in found
     ]
-    lines = [f"{row['number']:3}  {row['name']:16} {row['family']:8} {row['note'].partition(';')[0]}" for row in rows]
-    _print({"models": rows}, as_json, "\n".join([*lines, "  -  plain            lossless  any image, no model"]))
+    lines = [_model_line(row["number"], row["name"], row["family"], row["note"].partition(";")[0]) for row in rows]
+    _print(
+        {"models": rows}, as_json, "\n".join([*lines, _model_line(None, "plain", "lossless", "any image, no model")])
+    )
 
 
 @main.command()
@@ -243,6 +245,10 @@ _EVAL_OPTIONS: tuple[_Option, ...] = (
         help="Of matrix products in those bounds; default bf16, which differs by less than 0.01 nats.",
     ),
 )
+
+
+def _model_line(number: int | None, name: str, family: str, note: str) -> str:
+    return f"{number or '-':>3}  {name:24} {family:8}  {note}"
 
 
 def _measurement(
@@ -366,7 +372,7 @@ def convert(source: Path, folder: Path, force: bool) -> None:
     metavar="K",
     type=click.IntRange(1),
     multiple=True,
-    default=(1, 500),
+    default=(1, 100),
     show_default=True,
     help="Importance samples of a bound; repeatable.",
 )

@@ -54,6 +54,11 @@ def available() -> dict[int, Description]:
     return {number: describe(_path(name)) for number, name in BUILT_IN.items() if _path(name).exists()}
 
 
+def for_measuring() -> list[Description]:
+    """Descriptions of the package's models that code no images and have no number: they are measured only."""
+    return [describe(path) for path in sorted(_FOLDER.glob("*.safetensors")) if path.stem not in BUILT_IN.values()]
+
+
 def find(name: str) -> Path:
     """Weights file of a built-in model or of the user: a path, or a name in a folder of $VQCODEC_MODELS.
 

@@ -29,7 +29,7 @@ from ..training.loop import train
 from . import vq
 from .environment import Environment, environment, line
 from .files import percent
-from .tables import aligned, number
+from .tables import Table, aligned, number
 
 BETAS = (0.1, 0.25, 0.5, 1.0, 2.0)
 _BATCH = 64  # a quarter of the recipe's: a short run needs steps more than it needs wide batches
@@ -154,8 +154,8 @@ _COLUMNS = {
 _HEAD = ["beta", "file, bytes", "MSE", "perplexity", "codes used", "prior, bits", "bound, nats", "bound, bits/dim"]
 
 
-def table(result: dict[str, Any]) -> str:
-    """A `Sweep`, as it stands in JSON, as text: a row per beta, and how far the rows are apart."""
+def tables(result: dict[str, Any]) -> list[Table]:
+    """A `Sweep`, as it stands in JSON: a row per beta, and how far the rows are apart."""
     rows = [[number(row[key], decimals) for key, decimals in _COLUMNS.items()] for row in result["outcomes"]]
     apart = {spread["quantity"]: number(spread["percent"], 1) for spread in result["spreads"]}
     last = ["spread, %", *(apart.get(key, "-") for key in list(_COLUMNS)[1:])]
@@ -164,7 +164,13 @@ def table(result: dict[str, Any]) -> str:
         f"{result['train_images']:,} images of {result['data']}, seed {result['seed']}; means over "
         f"{result['test_images']:,} test images"
     )
-    return f"{head}\n{aligned([_HEAD, *rows, last])}\n{line(result['environment'])}"
+    return [Table(head, _HEAD, [*rows, last])]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The same as text."""
+    (only,) = tables(result)
+    return f"{only.title}\n{aligned([only.head, *only.rows])}\n{line(result['environment'])}"
 
 
 def _numbers(context: click.Context, option: click.Parameter, text: str) -> list[float]:

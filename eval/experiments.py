@@ -79,7 +79,7 @@ def measure(
     limit: int | None = None,
     device: str = "cpu",
     parallel: int = 1,
-    samples: Sequence[int] = (1, 500),
+    samples: Sequence[int] = (1, 100),
     precision: str = "bf16",
     train: bool = True,
 ) -> Experiment:
@@ -121,7 +121,7 @@ class _How:
         task, steps = load_task(recipe, self.folder / recipe.name)
         assert isinstance(task, LadderTask)
         train = torch.from_numpy(load(cell.data, "train", self.data_dir).images)
-        if steps < self.epochs * (len(train) // recipe.train.batch_size):
+        if steps < self.epochs * max(1, len(train) // recipe.train.batch_size):
             return None
         asked = {"samples": list(self.samples), "limit": self.limit, "precision": self.precision, "steps": steps}
         kept = self.folder / recipe.name / "measured.json"

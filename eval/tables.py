@@ -32,6 +32,13 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(table: Table) -> str:
+    """A table as Markdown, its title above it and its note below."""
+    lines = [table.head, ["---", *["---:"] * (len(table.head) - 1)], *table.rows]
+    rows = ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in line) + " |" for line in lines]
+    return "\n".join([f"**{table.title}**", "", *rows, *(["", table.note] if table.note else [])])
+
+
 def number(value: float | None, decimals: int = 0) -> str:
     """A number with thousands separated; a dash for None."""
     return "-" if value is None else f"{value:,.{decimals}f}"

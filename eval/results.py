@@ -1,0 +1,108 @@
+"""`python -m vqcodec.eval.results`: docs/results.md from the JSON files in docs/results, no number typed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bitstream.errors import VqcodecError
+from ..codec import files
+from . import beta, experiments, gaussian, vq
+from .environment import line
+from .tables import Table, markdown
+
+FOLDER = Path("docs/results")
+_HEAD = """# Results
+
+Written by `python -m vqcodec.eval.results` from the JSON files in [results](results), which the commands below wrote.
+The README has the sizes of files, lossless and lossy."""
+
+
+class ResultsError(VqcodecError):
+    """A result that is missing or of another form."""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A result of the page. source: JSON in the folder; command: that wrote it; tables: of the result; page: an HTML
+    page of the folder with figures."""
+
+    title: str
+    source: str
+    command: str
+    tables: Callable[[dict[str, Any]], Sequence[Table]]
+    page: str | None = None
+
+
+CHAPTERS = (
+    Chapter(
+        "The five-layer Ladder VAE on MNIST", "lvae-mnist.json",
+        "vqcodec eval lvae-mnist --data mnist-binary --samples 1 --samples 50 --samples 500 --samples 5000 "
+        "--report docs/results/lvae-mnist.html --out docs/results/lvae-mnist.json",
+        gaussian.tables, "lvae-mnist.html",
+    ),
+    Chapter(
+        "VAE, + BN, + warm-up, LVAE on MNIST", "experiments-mnist.json",
+        "vqcodec experiments --data mnist --epochs 25 --report docs/results/experiments-mnist.html "
+        "--out docs/results/experiments-mnist.json",
+        experiments.tables, "experiments-mnist.html",
+    ),
+    Chapter(
+        "VAE, + BN, + warm-up, LVAE on OMNIGLOT-28", "experiments-omniglot28.json",
+        "vqcodec experiments --data omniglot28 --epochs 40 --report docs/results/experiments-omniglot28.html "
+        "--out docs/results/experiments-omniglot28.json",
+        experiments.tables, "experiments-omniglot28.html",
+    ),
+    Chapter(
+        "VQ-VAE on MNIST", "vq-mnist.json",
+        "vqcodec eval vq-mnist --data mnist --report docs/results/vq-mnist.html --out docs/results/vq-mnist.json",
+        vq.tables, "vq-mnist.html",
+    ),
+    Chapter(
+        "The weight of the VQ-VAE's commitment term", "beta-mnist.json",
+        "python -m vqcodec.eval.beta --data mnist --out docs/results/beta-mnist.json",
+        beta.tables,
+    ),
+)  # fmt: skip
+
+
+def results(folder: Path) -> str:
+    """The page of all chapters whose JSON is in the folder. Raises ResultsError for one that cannot be read."""
+    found = [chapter for chapter in CHAPTERS if (folder / chapter.source).exists()]
+    if not found:
+        raise ResultsError(f"no result in {folder}")
+    return "\n\n".join([_HEAD, *(_chapter(chapter, folder) for chapter in found)]) + "\n"
+
+
+def _chapter(chapter: Chapter, folder: Path) -> str:
+    try:
+        result = json.loads((folder / chapter.source).read_text())
+        tables = [markdown(table) for table in chapter.tables(result)]
+        where = line(result["environment"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ResultsError(f"{folder / chapter.source} is no result of this chapter: {error!r}") from error
+    links = [f"[JSON](results/{chapter.source})"]
+    links += (
+        [f"[page with figures](results/{chapter.page})"] if chapter.page and (folder / chapter.page).exists() else []
+    )
+    return "\n\n".join([f"## {chapter.title}", f"`{chapter.command}`", f"{', '.join(links)}. {where}.", *tables])
+
+
+@click.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=FOLDER, show_default=True, help="Of the JSON files.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/results.md"), show_default=True)
+def main(folder: Path, out: Path) -> None:
+    """Write the page of results."""
+    try:
+        files.write_bytes(out, results(folder).encode(), force=True)
+    except (ResultsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()
