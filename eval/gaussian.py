@@ -5,13 +5,16 @@ These are the paper's models (Sonderby et al. 2016). They are measured in float,
 from __future__ import annotations
 
 import math
+import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bitstream.errors import ModelMismatch
@@ -30,7 +33,7 @@ from .dequantised import natural
 from .environment import environment
 from .files import Subject
 from .metrics import Images
-from .nll import BoundsError, bounds
+from .nll import IMAGES, Bounds, BoundsError, bounds, joined
 from .tables import Cell, Table, cells
 
 SAMPLES = (1, 50, 500)
@@ -40,6 +43,7 @@ PRECISIONS = ("bf16", "float32")
 _ACTIVE_VARIANCE = 0.01
 _BATCH = 500
 _SEED = 0
+_WORTH_PROCESSES = 500_000  # samples in all from which starting processes pays
 
 
 @dataclass(frozen=True)
@@ -174,16 +178,56 @@ def values_of(model: LadderModel, data: Dataset, limit: int | None = None) -> Te
 
 @torch.inference_mode()
 def numbers(model: LadderModel, values: Tensor, samples: Sequence[int], precision: str = PRECISIONS[0]) -> Numbers:
-    """All numbers of a float model for values int64 [N, S, S]; the random state is set, and restored."""
+    """All numbers of a float model for values int64 [N, S, S]; the random state is set, and restored.
+
+    On a CPU the bounds of many samples are computed by as many processes as PyTorch has threads: products this small
+    gain little from threads."""
     device, dims, start = model.generative.device, values[0].numel(), time.perf_counter()
+    work = len(values) * max(samples, default=0)
+    workers = torch.get_num_threads() if device.type == "cpu" and work >= _WORTH_PROCESSES else 1
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(_SEED)
-        found = bounds(lambda x, k: log_weights(model, x, k, precision), values.to(device), samples)
+        found = (
+            _spread(model, values, samples, precision, workers)
+            if workers > 1
+            else _found(model, values, samples, precision, 0)
+        )
         seconds = time.perf_counter() - start
+        torch.manual_seed(_SEED)
         levels, log_likelihood = _levels(model, values)
     elbo, kl = -float(found.elbo.mean()), sum(level.kl_nats for level in levels)
     rows = [_bound(k, -bound, dims) for k, bound in found.importance.items()]
     return Numbers(elbo, _bpd(elbo, dims), log_likelihood, kl, rows, levels, precision, seconds)
+
+
+def _spread(model: LadderModel, values: Tensor, samples: Sequence[int], precision: str, workers: int) -> Bounds:
+    """Bounds by processes, each of which takes a run of whole batches of images."""
+    share = -(-len(values) // (workers * IMAGES)) * IMAGES
+    parts = values.split(share)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(parts), mp_context=context) as pool:
+        jobs = [
+            pool.submit(_alone, model, part.numpy(), tuple(samples), precision, number * share // IMAGES)
+            for number, part in enumerate(parts)
+        ]
+        found = [job.result() for job in jobs]
+    return joined(
+        [Bounds(torch.from_numpy(elbo), {k: torch.from_numpy(b) for k, b in by_k.items()}) for elbo, by_k in found]
+    )
+
+
+def _alone(
+    model: LadderModel, values: NDArray[np.int64], samples: Sequence[int], precision: str, first: int
+) -> tuple[NDArray[np.float64], dict[int, NDArray[np.float64]]]:
+    """What a process does; arrays, which need no shared memory on their way back."""
+    torch.set_num_threads(1)
+    found = _found(model, torch.from_numpy(values), samples, precision, first)
+    return found.elbo.numpy(), {k: bound.numpy() for k, bound in found.importance.items()}
+
+
+def _found(model: LadderModel, values: Tensor, samples: Sequence[int], precision: str, first: int) -> Bounds:
+    """Bounds here; first: number of the first batch of images."""
+    images = values.to(model.generative.device)
+    return bounds(lambda x, k: log_weights(model, x, k, precision), images, samples, seed=_SEED + first)
 
 
 def log_weights(model: LadderModel, values: Tensor, samples: int, precision: str = "float32") -> Tensor:

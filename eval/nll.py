@@ -14,8 +14,9 @@ from ..bitstream.errors import VqcodecError
 LogWeights = Callable[[Tensor, int], Tensor]
 """log p(x, z) - log q(z | x), [samples, B], of images [B, ...] and as many samples of z as asked."""
 
-ROWS = 2000  # samples that go through the networks at once
-_IMAGES = 50  # at most so many of different images, so that a bound of many samples passes few times over the encoder
+ROWS = 1000  # samples that go through the networks at once
+IMAGES = 50
+"""At most so many different images among them: few enough for many samples each, so that encoders run seldom."""
 
 
 class BoundsError(VqcodecError):
@@ -34,19 +35,30 @@ class Bounds:
 
 
 @torch.inference_mode()
-def bounds(log_weights: LogWeights, images: Tensor, samples: Sequence[int], rows: int = ROWS) -> Bounds:
+def bounds(
+    log_weights: LogWeights, images: Tensor, samples: Sequence[int], rows: int = ROWS, seed: int | None = None
+) -> Bounds:
     """Bounds on log p(x) of images [N, ...]; samples: every k, all from the same draw of the largest.
 
     Memory grows with `rows` (at least one image's sample at a time), not with k: chunks of samples are summed in
-    float64 as they come. Raises BoundsError for a k below 1."""
+    float64 as they come. seed: of PyTorch's random state, which is set anew for every batch of IMAGES images, so that
+    the same images give the same bounds whoever computes which; seed + n for batch n. Raises BoundsError for a k below
+    1."""
     wanted = sorted(set(samples))
     if not wanted or wanted[0] < 1:
         raise BoundsError(f"the number of samples must be at least 1, found {wanted[0] if wanted else 'none'}")
-    parts = [_bounds(log_weights, batch, wanted, rows) for batch in images.split(min(_IMAGES, rows))]
-    return Bounds(
-        torch.cat([part.elbo for part in parts]),
-        {k: torch.cat([part.importance[k] for part in parts]) for k in wanted},
-    )
+    parts = []
+    for number, batch in enumerate(images.split(min(IMAGES, rows))):
+        if seed is not None:
+            torch.manual_seed(seed + number)
+        parts.append(_bounds(log_weights, batch, wanted, rows))
+    return joined(parts)
+
+
+def joined(parts: Sequence[Bounds]) -> Bounds:
+    """Of the images of all parts, in their order."""
+    importance = {k: torch.cat([part.importance[k] for part in parts]) for k in parts[0].importance}
+    return Bounds(torch.cat([part.elbo for part in parts]), importance)
 
 
 def _bounds(log_weights: LogWeights, images: Tensor, wanted: Sequence[int], rows: int) -> Bounds:

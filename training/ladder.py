@@ -26,15 +26,21 @@ _TOP_RATE = 4.0  # of the learning rate: a few log scales that nothing else shar
 
 @dataclass(frozen=True)
 class Terms:
-    """Parts of the objective, nats. kl: of every latent, [B, n] per level from the image up; log_likelihood [B]: None
-    if lossy.  latents: as drawn, per level from the top down (Gaussian posteriors only).
+    """Parts of the objective, nats. log_likelihood [B]: None if lossy.
 
-    x_hat [B, 1, S, S]: what is rendered from the latents alone, 0..1 up to overshoot; None for Gaussian posteriors."""
+    latents: as drawn, of Gaussian posteriors, or rates: code length of every latent, of rounded ones; per level from
+    the top down.  x_hat [B, 1, S, S]: what is rendered from rounded latents alone, 0..1 up to overshoot."""
 
-    kl: list[Tensor]
     log_likelihood: Tensor | None
     latents: list[Latents]
+    rates: list[Tensor]
     x_hat: Tensor | None
+
+    @property
+    def kl(self) -> list[Tensor]:
+        """KL term of every latent, [B, n] per level from the image up."""
+        nats = self.rates or [latents.kl() for latents in self.latents]
+        return [level.flatten(1) for level in reversed(nats)]
 
     @property
     def total_kl(self) -> Tensor:
@@ -64,7 +70,8 @@ def terms(
     x = values[:, None].float() / (model.config.values - 1)
     posterior = posterior_of(model, x, quality, samples)
     patches = pixels.to_patches(values)
-    kl, drawn = [torch.zeros(())] * model.config.levels, []
+    drawn: list[Latents] = []
+    rates: list[Tensor] = []
     nll = torch.zeros(samples * len(x), device=x.device)
     walk = generative.walk(samples * len(x), quality, lossless)
     try:
@@ -73,11 +80,11 @@ def terms(
             if isinstance(step, LatentStep):
                 if model.config.posterior == "gaussian":
                     drawn.append(posterior.draw(step))
-                    z, nats = drawn[-1].z, drawn[-1].kl()
+                    z = drawn[-1].z
                 else:
                     assert isinstance(posterior, LadderPosterior)
                     z, nats = _quantised(posterior, step, rounded)
-                kl[step.level] = nats.flatten(1)
+                    rates.append(nats)
                 step = walk.send(z)
             else:
                 symbols = pixels.symbols(patches, step)
@@ -86,7 +93,7 @@ def terms(
     except StopIteration as stop:
         context, _ = stop.value
     x_hat = generative.render(context).float() if model.config.posterior == "uniform" else None
-    return Terms(kl, -nll if lossless else None, drawn, x_hat)
+    return Terms(-nll if lossless else None, drawn, rates, x_hat)
 
 
 def _quantised(posterior: LadderPosterior, step: LatentStep, rounded: bool) -> tuple[Tensor, Tensor]:
@@ -103,9 +110,8 @@ def pixel_nats(step: PixelStep, symbols: Tensor) -> Tensor:
     if scores.shape[-1] > 1:
         given = symbols.repeat(len(scores) // len(symbols), 1)
         return nn.functional.cross_entropy(scores.mT, given, reduction="none").sum(1)
-    scores = scores.view(-1, *symbols.shape)
-    off = scores * (1 - symbols.to(scores))  # a sum of products, but not one for autocast to make of bf16
-    return (off - nn.functional.logsigmoid(scores)).sum(2).flatten()  # softplus(a) - x a = (1 - x) a - logsigmoid(a)
+    against = scores.view(-1, *symbols.shape) * (1 - 2 * symbols.to(scores))  # -log p = softplus of the odds against x
+    return nn.functional.softplus(against).sum(2).flatten()
 
 
 def rate(k: Tensor, scale: Tensor) -> Tensor:

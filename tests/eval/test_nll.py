@@ -312,7 +312,7 @@ def test_chunks_do_not_change_the_bounds(count: int, rows: int) -> None:
 
 
 def test_few_images_see_many_samples_at_once() -> None:
-    """Chunks are as large as they may be: k = 1000 of ten images are five calls of 2000 rows."""
+    """Chunks are as large as they may be: k = 1000 of ten images are ten calls of 1000 rows."""
     calls: list[int] = []
 
     def weights(images: Tensor, samples: int) -> Tensor:
@@ -320,7 +320,7 @@ def test_few_images_see_many_samples_at_once() -> None:
         return torch.zeros(samples, len(images))
 
     bounds(weights, torch.arange(10), [1000])
-    assert calls == [2000] * 5
+    assert calls == [1000] * 10
 
 
 def test_sums_are_in_float64() -> None:
