@@ -177,7 +177,7 @@ class LadderTask(nn.Module):
         assert found.log_likelihood is not None
         kl, nll = found.total_kl.mean(), -found.log_likelihood.mean()
         loss = weight * kl + nll
-        metrics = {"nats": (kl + nll).detach(), "kl": kl.detach()}
+        metrics = {"nats": (kl + nll).detach(), "kl": kl.detach(), "log_likelihood": -nll.detach()}
         if train.importance > 1:
             loss = -importance_bound(found.log_weights(weight).view(train.importance, -1)).mean()
         if found.x_hat is not None:
@@ -234,6 +234,7 @@ class LadderTask(nn.Module):
                     units[level] = kl.double().sum(0) + units.get(level, 0.0)
                 if found.log_likelihood is not None:
                     add("nats", found.total_kl - found.log_likelihood)
+                    add("log_likelihood", found.log_likelihood)
                 if found.x_hat is not None:
                     add(f"sse_q{quality}", self._sse(found.x_hat.clamp(0, 1), batch) * len(batch))
         result = {name: value / len(images) for name, value in sums.items()}
