@@ -40,12 +40,12 @@ _NEVER = 1.0  # share of the training after which rates are steered
 class Outcome:
     """What training with a beta gave, means over the test images.
 
-    bytes_total: whole files.  prior_bits: code length of the indices.  bound_nats, bound_bpd: `vq_bound`, None without
-    the training split where `datasets.load` looks by itself.
+    mse: of decoded pixels, 0..255.  perplexity, used: of the codebook.  prior_bits: code length of the indices (files
+    also hold the model's name, which says beta).  bound_nats, bound_bpd: `vq_bound`, None without the training split
+    where `datasets.load` looks by itself.
     """
 
     beta: float
-    bytes_total: float
     mse: float
     perplexity: float
     used: float
@@ -128,8 +128,8 @@ def outcome(weights: Path, beta: float, test: Dataset) -> Outcome:
     (point,), (codebook,) = measured.points, measured.codebooks
     bound = point.bound
     return Outcome(
-        beta, point.files.bytes_total, point.model.distortion.mse, codebook.perplexity, codebook.used,
-        point.model.prior_bits, bound.nats if bound else None, bound.bpd if bound else None,
+        beta, point.model.distortion.mse, codebook.perplexity, codebook.used, point.model.prior_bits,
+        bound.nats if bound else None, bound.bpd if bound else None,
     )  # fmt: skip
 
 
@@ -149,9 +149,9 @@ def _steps(recipe: VQRecipe, images: int) -> int:
 
 
 _COLUMNS = {
-    "beta": 2, "bytes_total": 2, "mse": 2, "perplexity": 1, "used": 3, "prior_bits": 2, "bound_nats": 2, "bound_bpd": 4,
+    "beta": 2, "mse": 2, "perplexity": 1, "used": 3, "prior_bits": 2, "bound_nats": 2, "bound_bpd": 4,
 }  # fmt: skip
-_HEAD = ["beta", "file, bytes", "MSE", "perplexity", "codes used", "prior, bits", "bound, nats", "bound, bits/dim"]
+_HEAD = ["beta", "MSE", "perplexity", "codes used", "prior, bits", "bound, nats", "bound, bits/dim"]
 
 
 def tables(result: dict[str, Any]) -> list[Table]:

@@ -93,10 +93,10 @@ def test_runs_are_resumed(recipe: VQRecipe, result: Sweep, folder: Path, digit_s
 
 
 def test_spreads() -> None:
-    first = Outcome(0.1, 20.0, 90.0, 8.0, 1.0, 100.0, None, None)
+    first = Outcome(0.1, 90.0, 8.0, 1.0, 100.0, None, None)
     rows = beta.spreads([first, dataclasses.replace(first, beta=2.0, mse=110.0, bound_nats=-5.0)])
     found = {row.quantity: row for row in rows}
-    assert set(found) == {"bytes_total", "mse", "perplexity", "used", "prior_bits", "bound_nats"}
+    assert set(found) == {"mse", "perplexity", "used", "prior_bits", "bound_nats"}
     assert (found["mse"].least, found["mse"].most, found["mse"].percent) == (90.0, 110.0, 20.0)
     assert (found["used"].percent, found["bound_nats"].percent) == (0.0, 0.0)
     (negative,) = [row for row in beta.spreads([
