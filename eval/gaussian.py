@@ -84,7 +84,7 @@ class LevelNumbers:
 
 
 @dataclass(frozen=True)
-class Evaluation(Subject):
+class Numbers:
     """Everything of a model. elbo_nats: -ELBO per image; log_likelihood_nats: mean log p(x | z), one sample; bounds: as
     many as were asked for, all of one draw of samples.  precision: of matrix products in the bounds ("bf16" or
     "float32").  seconds: that the bounds took."""
@@ -97,6 +97,11 @@ class Evaluation(Subject):
     levels: list[LevelNumbers]
     precision: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation(Numbers, Subject):
+    """The same, and what was measured."""
 
 
 def load(name: str, device: str = "cpu") -> Loaded:
@@ -146,20 +151,6 @@ def measure(
     )  # fmt: skip
     found = numbers(loaded.model, values_of(loaded.model, data, limit), samples, precision)
     return Evaluation(**vars(subject), **vars(found))
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The fields of an Evaluation that are the model's."""
-
-    elbo_nats: float
-    elbo_bpd: float
-    log_likelihood_nats: float
-    kl_nats: float
-    bounds: list[Bound]
-    levels: list[LevelNumbers]
-    precision: str
-    seconds: float
 
 
 def values_of(model: LadderModel, data: Dataset, limit: int | None = None) -> Tensor:
