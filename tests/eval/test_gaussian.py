@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from vqcodec.eval.dequantised import natural
 from vqcodec.eval.gaussian import Evaluation
 from vqcodec.eval.nll import BoundsError, bounds
 from vqcodec.training import datasets
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.datasets import Dataset, binarise
 
 KS = (1, 10, 500)
 
@@ -106,7 +107,6 @@ def test_kl_and_means_are_those_of_the_posterior(loaded: LadderModel, values: Te
     levels = gaussian.numbers(loaded, values, [1]).levels
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        gaussian.log_weights(loaded, values, 1, "bf16")  # the bounds come first
         ((drawn, likelihood),) = gaussian.drawn(loaded, values)
     assert likelihood.shape == (8,)
     for level, own in zip(levels, drawn, strict=True):
@@ -141,6 +141,37 @@ def test_numbers_are_the_same_every_time(result: Evaluation, tiny_gaussian: Path
     assert torch.equal(torch.get_rng_state(), state)
     same = {"seconds": result.seconds, "environment": result.environment}
     assert dataclasses.replace(again, **same) == result
+
+
+@pytest.mark.slow
+def test_processes_give_the_bounds_of_one(
+    loaded: LadderModel, digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever computes a batch of 50 images draws the same samples for it; two threads are as many processes."""
+    values = torch.from_numpy(binarise(np.tile(digits, (8, 1, 1)), "tests") > 0).long()
+    alone = gaussian.numbers(loaded, values, [1, 20], "float32")
+    monkeypatch.setattr(gaussian, "_WORTH_PROCESSES", 64 * 20)
+    started: list[int] = []
+    pool = gaussian.ProcessPoolExecutor
+
+    def counted(workers: int, **options: Any) -> ProcessPoolExecutor:
+        started.append(workers)
+        return pool(workers, **options)
+
+    monkeypatch.setattr(gaussian, "ProcessPoolExecutor", counted)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = gaussian.numbers(loaded, values, [20, 1], "float32")
+    finally:
+        torch.set_num_threads(threads)
+    assert started == [2]
+    assert found.elbo_nats == pytest.approx(alone.elbo_nats, rel=1e-6)
+    assert [bound.samples for bound in found.bounds] == [1, 20]
+    for one, other in zip(found.bounds, alone.bounds, strict=True):
+        assert dataclasses.astuple(one) == pytest.approx(dataclasses.astuple(other), rel=1e-6)
+    gaussian.numbers(loaded, values, [19], "float32")
+    assert started == [2]  # fewer samples are not worth it
 
 
 def test_a_single_image_has_no_standard_error(tiny_gaussian: Path, binary_set: Dataset) -> None:
