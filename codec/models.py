@@ -56,7 +56,8 @@ def available() -> dict[int, Description]:
 
 def for_measuring() -> list[Description]:
     """Descriptions of the package's models that code no images and have no number: they are measured only."""
-    return [describe(path) for path in sorted(_FOLDER.glob("*.safetensors")) if path.stem not in BUILT_IN.values()]
+    paths = sorted(_FOLDER.glob("*.safetensors"), key=lambda path: path.stem)
+    return [describe(path) for path in paths if path.stem not in BUILT_IN.values()]
 
 
 def find(name: str) -> Path:

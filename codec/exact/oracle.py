@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def run(module: nn.Module, x: Int64Array) -> Int64Array:
     """What an exact module makes of integers int64, of the shapes the module takes.
 
-    Raises TypeError for a module that is not in the list at the end of this file."""
-    interpret = _INTERPRETERS.get(type(module))
+    Raises TypeError for a module of which no class is in the list at the end of this file."""
+    interpret = next((_INTERPRETERS[kind] for kind in type(module).__mro__ if kind in _INTERPRETERS), None)
     if interpret is None:
         raise TypeError(f"the oracle does not know {type(module).__name__}")
     return interpret(module, x)

@@ -212,7 +212,8 @@ def test_bound_of_bright_images(tiny_model: Path, digits: NDArray[np.uint8]) -> 
 def test_no_bound_without_training_images(
     tiny_model: Path, digit_set: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delitem(datasets._LOADERS, "mnist")
+    others = {name: loader for name, loader in datasets._LOADERS.items() if name != "mnist"}
+    monkeypatch.setattr(datasets, "_LOADERS", others)
     found = vq.measure(str(tiny_model), digit_set, limit=2)
     assert [point.bound for point in found.points] == [None, None]
     (row,) = [line for line in vq.table(dataclasses.asdict(found)).splitlines() if line.startswith("bound: ")]
