@@ -121,17 +121,21 @@ def test_kl_and_means_are_those_of_the_posterior(loaded: LadderModel, values: Te
 
 
 def test_idle_units_are_not_counted(loaded: LadderModel, values: Tensor) -> None:
-    """Of the two units at the top, one is made the prior whatever the image, the other the same for all images."""
+    """Of the two units at the top, one is made the prior whatever the image, the other nearly the same for all."""
     before = gaussian.numbers(loaded, values, [1]).levels[2]
     assert (before.active, before.varying) == (2, 2)
     head = loaded.inference.heads[2][0]
+    slightly = loaded.inference.heads[2][0].weight[1] / 20
     head.weight.zero_()
+    head.weight[1] = slightly
     head.bias.copy_(torch.tensor([0.0, 2.0, 9.0, 0.0]))  # means, log scales: limited to 4, so hardly any precision
     level = gaussian.numbers(loaded, values, [1]).levels[2]
     assert (level.active, level.varying) == (1, 0)
+    ((drawn, _),) = gaussian.drawn(loaded, values)
+    assert 1e-6 < float(drawn[2].mean[:, 1].var(correction=0)) < 0.01
     # N(2, 1) merged with N(0, 1) is N(1, 1/2), and the other unit is the prior but for e^-8 of its variance.
     kl = 0.5 * (0.5 + 1 - 1 + math.log(2))
-    assert level.unit_kl_nats == pytest.approx([kl, 0.0], abs=1e-3)
+    assert level.unit_kl_nats == pytest.approx([kl, 0.0], rel=0.05, abs=1e-3)
 
 
 def test_numbers_are_the_same_every_time(result: Evaluation, tiny_gaussian: Path, binary_set: Dataset) -> None:
@@ -147,10 +151,10 @@ def test_numbers_are_the_same_every_time(result: Evaluation, tiny_gaussian: Path
 def test_processes_give_the_bounds_of_one(
     loaded: LadderModel, digits: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever computes a batch of 50 images draws the same samples for it; two threads are as many processes."""
-    values = torch.from_numpy(binarise(np.tile(digits, (8, 1, 1)), "tests") > 0).long()
+    """Whoever computes a batch of 50 images draws the same samples for it; 100 of 128 images are one process's."""
+    values = torch.from_numpy(binarise(np.tile(digits, (16, 1, 1)), "tests") > 0).long()
     alone = gaussian.numbers(loaded, values, [1, 20], "float32")
-    monkeypatch.setattr(gaussian, "_WORTH_PROCESSES", 64 * 20)
+    monkeypatch.setattr(gaussian, "_WORTH_PROCESSES", 128 * 20)
     started: list[int] = []
     pool = gaussian.ProcessPoolExecutor
 
@@ -219,25 +223,24 @@ def test_loading_leaves_the_random_state_alone(tiny_gaussian: Path) -> None:
 @torch.no_grad()
 def test_natural_layers_are_the_float_ones() -> None:
     torch.manual_seed(0)
-    bits = 12
     offset = Offset(3, 5)
     nn.init.normal_(offset.table)
-    for layer, x in (
-        (nn.Linear(6, 4), torch.randn(5, 6)),
-        (nn.Conv2d(2, 3, 3, 2, 1), torch.randn(2, 2, 6, 6)),
-        (Dense(3, 2, 1), torch.randn(2, 3, 1, 1)),
-        (nn.Embedding(7, 3), torch.arange(7)),
-        (offset, torch.randn(2, 3, 5)),
-        (Leaky(3), torch.randn(9)),
-        (nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU()).eval(), torch.randn(2, 1, 1, 1)),
+    for bits, layer, x in (
+        (4, nn.Linear(6, 4), torch.randn(5, 6)),
+        (4, nn.Conv2d(2, 3, 3, 2, 1), torch.randn(2, 2, 6, 6)),
+        (4, Dense(3, 2, 1), torch.randn(2, 3, 1, 1)),
+        (12, nn.Embedding(7, 3), torch.arange(7)),
+        (12, offset, torch.randn(2, 3, 5)),
+        (12, Leaky(3), torch.randn(9)),
+        (4, nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.ReLU()).eval(), torch.randn(2, 1, 1, 1)),
     ):
         back = natural(to_exact(layer, bits), bits)
-        # Stored to within half of 2**-12 (tables) or finer (weights below 1 keep 14 bits); at most 19 products.
+        # Tables err by 2**-13, weights below 1 by 2**-15, in at most 18 products. The rounding half would be 2**-5.
         found = back(x if x.dtype == torch.int64 else x.double()).float()
         torch.testing.assert_close(found, layer(x), rtol=0, atol=2e-3)
-    assert isinstance(natural(to_exact(Dense(3, 2, 1), bits), bits), Dense)
-    assert not isinstance(natural(to_exact(nn.Conv2d(3, 2, 1, 2), bits), bits), Dense)
-    assert isinstance(natural(ExactLeaky(2), bits), Leaky)
+    assert isinstance(natural(to_exact(Dense(3, 2, 1), 9), 9), Dense)
+    assert not isinstance(natural(to_exact(nn.Conv2d(3, 2, 1, 2), 9), 9), Dense)
+    assert isinstance(natural(ExactLeaky(2), 9), Leaky)
 
 
 def test_other_models_have_no_gaussian_posterior(tiny_model: Path, tiny_ladder: Path, tiny_binary: Path) -> None:
