@@ -242,7 +242,7 @@ _EVAL_OPTIONS: tuple[_Option, ...] = (
     click.option(
         "--precision",
         type=click.Choice(["bf16", "float32"]),
-        help="Of matrix products in those bounds; default bf16, which differs by less than 0.01 nats.",
+        help="Of matrix products in those bounds; default bf16 (for lvae-mnist, 0.003 nats from float32).",
     ),
 )
 

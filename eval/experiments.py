@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -123,8 +124,11 @@ class _How:
         train = torch.from_numpy(load(cell.data, "train", self.data_dir).images)
         if steps < self.epochs * max(1, len(train) // recipe.train.batch_size):
             return None
-        asked = {"samples": list(self.samples), "limit": self.limit, "precision": self.precision, "steps": steps}
         kept = self.folder / recipe.name / "measured.json"
+        checkpoint = hashlib.sha256(kept.with_name(CHECKPOINT).read_bytes()).hexdigest()
+        asked = {
+            "samples": list(self.samples), "limit": self.limit, "precision": self.precision, "checkpoint": checkpoint,
+        }  # fmt: skip
         result = _kept(kept, asked)
         if result is None:
             reestimate(task, train)

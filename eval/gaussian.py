@@ -39,7 +39,8 @@ from .tables import Cell, Table, cells
 SAMPLES = (1, 50, 500)
 """Numbers of samples that `vqcodec eval` takes unless asked for others."""
 PRECISIONS = ("bf16", "float32")
-"""Of matrix products; the first is the default: twice as quick on CPUs that have it, and within 0.01 nats."""
+"""Of matrix products; the first is the default: quicker on CPUs that have it. L_5000 of lvae-mnist on 100 images was
+80.143 nats in bf16 and 80.140 in float32."""
 _ACTIVE_VARIANCE = 0.01
 _BATCH = 500
 _SEED = 0

@@ -196,7 +196,7 @@ def test_models_refuse_other_images_and_settings(
     assert "takes black and white (pixels 0 and 255 only) images of 28 x 28 pixels, found 28 x 28 pixels" in error
     error = refused("compress", "digit.png", "--model", "vq-mnist", "--lossless", cwd=tmp_path)
     assert "vq-mnist has no lossless coding; use --model auto, or leave --lossless out" in error
-    gaussian = edited(tiny_ladder, tmp_path / "gaussian.safetensors", posterior="gaussian")
+    gaussian = edited(tiny_binary, tmp_path / "gaussian.safetensors", posterior="gaussian")
     error = refused("compress", "digit.png", "--model", gaussian, cwd=tmp_path)
     assert "cannot code images; only those with posterior 'uniform'" in error
     assert vqcodec("compress", "photo.png", cwd=tmp_path).returncode == 0

@@ -44,8 +44,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
+        if min(self.epochs, self.batch_size, self.warmup_steps) < 1:
+            raise ValueError("epochs, batch_size and warmup_steps must be at least 1")
         if self.schedule not in ("cosine", "constant", "steps"):
             raise ValueError(f"schedule must be 'cosine', 'constant' or 'steps', found {self.schedule!r}")
         if self.precision not in ("bf16", "float32"):

@@ -214,10 +214,15 @@ class LadderTask(nn.Module):
     def evaluate(self, images: Tensor, batch_size: int = 500) -> dict[str, float]:
         """Nats per image, KL and active units of every level, and PSNR in dB of the mean error (rounded latents only).
 
-        images uint8 [N, S, S]; binary models see a sample drawn with a fixed seed, and one sample of the latents."""
-        with torch.random.fork_rng(devices=[]):
+        images uint8 [N, S, S]; binary models see one sample of the pixels, Gaussian ones of the latents, drawn with a
+        fixed seed. The random state is restored: training goes on as if nothing had been evaluated."""
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
             torch.manual_seed(0)
-            batches = [self.values(batch) for batch in torch.split(images, batch_size)]
+            return self._evaluate([self.values(batch) for batch in torch.split(images, batch_size)])
+
+    def _evaluate(self, batches: list[Tensor]) -> dict[str, float]:
+        """Of pixels int64 [B, S, S]."""
+        count = sum(map(len, batches))
         rounded = self.model.config.posterior == "uniform"
         sums: dict[str, float] = {}
         units: dict[str, Tensor] = {}
@@ -237,11 +242,11 @@ class LadderTask(nn.Module):
                     add("log_likelihood", found.log_likelihood)
                 if found.x_hat is not None:
                     add(f"sse_q{quality}", self._sse(found.x_hat.clamp(0, 1), batch) * len(batch))
-        result = {name: value / len(images) for name, value in sums.items()}
+        result = {name: value / count for name, value in sums.items()}
         for level, kl in units.items():
-            result[f"active_{level}"] = int((kl / len(images) > ACTIVE_NATS).sum())
+            result[f"active_{level}"] = int((kl / count > ACTIVE_NATS).sum())
         for quality in range(self.model.config.qualities if rounded else 0):
-            mse = result.pop(f"sse_q{quality}") / images[0].numel()
+            mse = result.pop(f"sse_q{quality}") / batches[0][0].numel()
             result[f"psnr_db_q{quality}"] = 10 * math.log10(255**2 / max(mse, 1e-9))
         return result
 

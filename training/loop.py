@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -71,7 +71,7 @@ def train(
         run.start_from(init / CHECKPOINT)
     images = images.to(device)
     end = time.monotonic() + max_seconds
-    with _Metrics(folder, append=run.step > 0) as log:
+    with _alone(folder), _Metrics(folder, append=run.step > 0) as log:
         for batch in run.batches(images):
             metrics = run.advance(batch)
             if run.step % _LOG_EVERY == 0 or run.step == run.steps:
@@ -215,6 +215,24 @@ def _learning_rate(config: TrainConfig, step: int, steps: int, epoch: int) -> fl
     if config.schedule == "constant":
         return peak
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a run's folder against other processes (not on Windows), which would write into its checkpoint and metrics.
+
+    Raises ConfigError if one trains there. The lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"another process trains in {folder}") from error
+        yield
 
 
 class _Metrics:

@@ -84,6 +84,8 @@ class LadderConfig:
             raise ValueError("form 'mlp' has grids of 1")
         if self.qualities > 1 and not self.skip:
             raise ValueError("several qualities need skip = true")
+        if self.qualities > 1 and self.posterior == "gaussian":
+            raise ValueError("several qualities need posterior 'uniform': Gaussian latents are not coded at a rate")
         if self.qualities > 1 and self.likelihood == "bernoulli":
             raise ValueError("several qualities need likelihood 'categorical': black and white is always lossless")
         untils = [stage.until for stage in self.stages]

@@ -447,11 +447,11 @@ def test_lossless_of_a_vq_model_is_refused(tiny_model: Path, digits: Images) -> 
 
 
 def test_a_gaussian_model_cannot_code(
-    tmp_path: Path, tiny_ladder: Path, digits: Images, edited: Callable[..., Path]
+    tmp_path: Path, tiny_binary: Path, digits: Images, edited: Callable[..., Path]
 ) -> None:
     for values in ({"posterior": "gaussian"}, {"posterior": "gaussian", "inference": "bottom-up"}):
         with pytest.raises(ModelMismatch, match="posterior 'gaussian' and inference .* cannot code images"):
-            vqcodec.encode(digits[0], str(edited(tiny_ladder, tmp_path / "g.safetensors", **values)))
+            vqcodec.encode(digits[0], str(edited(tiny_binary, tmp_path / "g.safetensors", **values)))
 
 
 def test_weights_of_another_family_or_shape_are_refused(
@@ -575,6 +575,7 @@ def test_the_papers_layers_have_the_papers_sizes() -> None:
         ({"leak": -1}, "must not be negative"),
         ({"pixel_embed": -1}, "must not be negative"),
         ({"qualities": 2}, "several qualities need likelihood 'categorical'"),
+        ({"qualities": 2, "likelihood": "categorical", "posterior": "gaussian"}, "several qualities need posterior"),
         ({"grids": (7, 2, 1)}, "must be a multiple of the next, found"),
         ({"image_size": 30}, "must be a multiple of the next, found"),
         ({"form": "mlp"}, "form 'mlp' has grids of 1"),

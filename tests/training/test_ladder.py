@@ -94,7 +94,8 @@ def test_stages_and_tuples_are_read(tmp_path: Path) -> None:
     (MINIMAL + "kl_warmup = 1.5\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
     (MINIMAL + "round_from = -1\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
     (MINIMAL + "lossy_share = 2\n", r"kl_warmup, round_from and lossy_share must be in 0\.\.1"),
-    (MINIMAL + "epochs = 0\n", "epochs and batch_size"),
+    (MINIMAL + "epochs = 0\n", "epochs, batch_size and warmup_steps"),
+    (MINIMAL + "warmup_steps = 0\n", "epochs, batch_size and warmup_steps"),
     (MINIMAL + 'precision = "int8"\n', "precision"),
     (MINIMAL + 'schedule = "step"\n', "schedule must be 'cosine', 'constant' or 'steps', found 'step'"),
     (MINIMAL + "importance = 0\n", "importance must be at least 1"),
@@ -440,6 +441,16 @@ def test_evaluation_changes_nothing(tiny_binary_recipe: LadderRecipe, images: Te
     assert torch.equal(torch.get_rng_state(), state)
     assert task.evaluate(images) == first
     assert all(torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
+def test_evaluation_of_gaussian_latents_draws_the_same(images: Tensor) -> None:
+    task = LadderTask(PAPER, LadderTrain()).eval()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = task.evaluate(images)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert task.evaluate(images) == first
 
 
 # Export

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import math
 from pathlib import Path
@@ -76,8 +77,8 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     (MINIMAL + "learning_rate = false\n", "train.learning_rate: expected float, found False"),
     (MINIMAL.replace('"mnist"', "3"), "data: expected str, found 3"),
     (MINIMAL.replace('note = ""\n', ""), "note"),
-    (MINIMAL + "epochs = 0\n", "epochs and batch_size"),
-    (MINIMAL + "batch_size = 0\n", "epochs and batch_size"),
+    (MINIMAL + "epochs = 0\n", "epochs, batch_size and warmup_steps"),
+    (MINIMAL + "batch_size = 0\n", "epochs, batch_size and warmup_steps"),
     (MINIMAL + 'precision = "fp8"\n', "precision"),
     (MINIMAL + 'schedule = "linear"\n', "schedule must be 'cosine', 'constant' or 'steps', found 'linear'"),
     (MINIMAL.replace("[50]", "[50, 60]"), "rate_bits needs one entry per level"),
@@ -188,6 +189,31 @@ def test_resumed_metrics_are_appended(short: Recipe, images: Tensor, tmp_path: P
     train(short, images, tmp_path, validation=images, resume=True)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "val_bits1" in row] == [2, 4, 6]
+
+
+def test_a_run_may_start_from_the_weights_of_another(short: Recipe, images: Tensor, tmp_path: Path) -> None:
+    """Fine-tuning: its recipe may train in another way, but its model is the same."""
+    first = train(short, images, tmp_path / "a")
+    assert first is not None
+    still = changed(short, learning_rate=0.0, epochs=1)
+    tuned = train(still, images, tmp_path / "b", init=tmp_path / "a")
+    assert tuned is not None
+    learned = [name for name, p in first.named_parameters() if p.requires_grad]  # codebooks follow means of latents
+    assert all(torch.equal(tuned.state_dict()[name], first.state_dict()[name]) for name in learned)
+    other = dataclasses.replace(short, model=dataclasses.replace(short.model, width=8))
+    with pytest.raises(ConfigError, match="is of another model"):
+        train(other, images, tmp_path / "c", init=tmp_path / "a")
+    with pytest.raises(ConfigError, match="no checkpoint .*nowhere"):
+        train(short, images, tmp_path / "d", init=tmp_path / "nowhere")
+
+
+def test_two_processes_do_not_train_in_one_folder(short: Recipe, images: Tensor, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="another process trains in"):
+            train(short, images, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+    assert train(short, images, tmp_path) is not None
 
 
 def test_bfloat16(short: Recipe, images: Tensor, tmp_path: Path) -> None:
