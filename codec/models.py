@@ -117,9 +117,23 @@ def _path(name: str) -> Path:
 @lru_cache(maxsize=8)
 def _load(path: Path, modified: int, device: str) -> Model:
     """modified: part of the cache's key, so that a file written anew is read anew."""
+    description = describe(path)
+    posterior = description.config.get("posterior", "uniform")
+    if posterior != "uniform":
+        raise ModelMismatch(
+            f"a model with posterior {posterior!r} and inference {description.config.get('inference')!r} cannot code "
+            "images; only those with posterior 'uniform' and the ladder's inference can"
+        )
+    codec = read(path, description)
+    numbers = {name: number for number, name in BUILT_IN.items()}
+    number = numbers.get(description.name, 0) if path.parent == _FOLDER.resolve() else 0
+    return Model(number, description, sha256(path), codec.to(device).eval())
+
+
+def read(path: Path, description: Description) -> VQCodec | LadderCodec:
+    """The codec in a weights file with this description, whether it can code or not. Raises ModelMismatch."""
     import torch
 
-    description = describe(path)
     if description.family not in ("vq", "ladder"):
         raise ModelMismatch(f"{path}: family {description.family!r}; this build has 'vq' and 'ladder'")
     build = _vq if description.family == "vq" else _ladder
@@ -130,9 +144,7 @@ def _load(path: Path, modified: int, device: str) -> Model:
         codec.load_state_dict(read_tensors(path), assign=True)
     except (RuntimeError, ValueError) as error:
         raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
-    numbers = {name: number for number, name in BUILT_IN.items()}
-    number = numbers.get(description.name, 0) if path.parent == _FOLDER.resolve() else 0
-    return Model(number, description, sha256(path), codec.to(device).eval())
+    return codec
 
 
 def _vq(config: dict[str, Any]) -> VQCodec:
@@ -150,10 +162,4 @@ def _ladder(config: dict[str, Any]) -> LadderCodec:
     from .ladder.config import LadderConfig
     from .ladder.model import LadderModel
 
-    read = from_dict(LadderConfig, config, "config")
-    if read.posterior != "uniform":
-        raise ModelMismatch(
-            f"a model with posterior {read.posterior!r} and inference {read.inference!r} cannot code images; only "
-            "those with posterior 'uniform' and the ladder's inference can"
-        )
-    return LadderCodec(LadderModel(read))
+    return LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))

@@ -17,11 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bitstream.errors import ModelMismatch
 from ..codec import models, weights_file
-from ..codec.config import from_dict
 from ..codec.ladder.codec import LadderCodec
-from ..codec.ladder.config import LadderConfig
 from ..codec.ladder.exact import FRAC_BITS
 from ..codec.ladder.model import LadderModel
 from ..codec.ladder.posterior import Latents
@@ -110,17 +107,12 @@ def load(name: str, device: str = "cpu") -> Loaded:
     posterior."""
     path = models.find(name)
     description = weights_file.describe(path)
-    config = description.config
-    if description.family != "ladder" or config.get("posterior") != "gaussian":
+    if description.family != "ladder" or description.config.get("posterior") != "gaussian":
         raise BoundsError(
             f"{description.name} has no Gaussian posterior: its bound is the code length, without importance weights"
         )
-    with torch.random.fork_rng(devices=[]):
-        codec = LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))
-    try:
-        codec.load_state_dict(weights_file.read_tensors(path), assign=True)
-    except RuntimeError as error:
-        raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
+    codec = models.read(path, description)
+    assert isinstance(codec, LadderCodec)
     return Loaded(description, weights_file.sha256(path), floating(codec).to(device))
 
 
