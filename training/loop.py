@@ -64,11 +64,11 @@ def train(
         raise ConfigError(f"{recipe.name} takes images of {side} x {side} pixels, found {tuple(images.shape[1:])}")
     torch.manual_seed(config.seed)
     run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
-    folder.mkdir(parents=True, exist_ok=True)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     elif init:
         run.start_from(init / CHECKPOINT)
+    folder.mkdir(parents=True, exist_ok=True)
     images = images.to(device)
     end = time.monotonic() + max_seconds
     with _alone(folder), _Metrics(folder, append=run.step > 0) as log:
