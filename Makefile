@@ -21,7 +21,7 @@ demo: $(DONE)
 	@$(BIN)/python -m vqcodec.eval.demo
 
 test: $(DONE)
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile # a file's tests share their models
 
 lint: $(DONE)
 	@$(BIN)/ruff check -q .
