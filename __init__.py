@@ -3,6 +3,8 @@
     import vqcodec
     blob = vqcodec.encode(image)          # Pillow image, uint8 array or tensor -> bytes
     image = vqcodec.decode(blob)          # -> Pillow image (output="numpy" or "torch" for arrays)
+    vqcodec.pack("folder", "images.vqa")  # many images in one file, losslessly
+    images = vqcodec.Archive("images.vqa")  # a sequence of them, also by name
 
 Names are looked up when first used, so that importing the package loads neither torch nor any model.
 """
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
         VqcodecError,
     )
     from .codec.api import Info, decode, decode_batch, decode_to_png, encode, encode_batch, info, preview
+    from .codec.archive.api import pack, unpack
+    from .codec.archive.reader import Archive
+    from .codec.archive.sources import Item
 
 __version__ = "0.1.0"
 
@@ -41,11 +46,19 @@ _ERRORS = (
 )
 _FUNCTIONS = ("Info", "decode", "decode_batch", "decode_to_png", "encode", "encode_batch", "info", "preview")
 _HOME = dict.fromkeys(_ERRORS, ".bitstream.errors") | dict.fromkeys(_FUNCTIONS, ".codec.api")
+_HOME |= {
+    "Archive": ".codec.archive.reader",
+    "Item": ".codec.archive.sources",
+    "pack": ".codec.archive.api",
+    "unpack": ".codec.archive.api",
+}
 
 __all__ = [
+    "Archive",
     "BitstreamError",
     "Corrupt",
     "Info",
+    "Item",
     "ModelMismatch",
     "NotAVqcodecFile",
     "TooLarge",
@@ -60,7 +73,9 @@ __all__ = [
     "encode",
     "encode_batch",
     "info",
+    "pack",
     "preview",
+    "unpack",
 ]
 
 

@@ -42,6 +42,7 @@ GENERAL_OVERHEAD = _FIXED.size + _CRC_BYTES
 _PREFIX_BYTES = 8
 _MODEL_NAME = re.compile(r"[a-z0-9-]{1,255}")
 _SIGNATURES = {
+    b"VQA\x1a": "vqcodec archive (`vqcodec unpack` reads it), not a .vqc",
     b"\x89PNG": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"GIF8": "GIF",

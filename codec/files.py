@@ -22,7 +22,8 @@ from .png import SIGNATURE, PlainImage
 
 SUFFIX = ".vqc"
 _MAX_FILE = 1 << 31  # bytes read of any input
-_SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
+SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
+"""Formats besides PNG that images are written to, all lossless, by suffix."""
 _ORIENTATION = 0x0112
 
 
@@ -55,7 +56,11 @@ def read_bytes(path: Path) -> bytes:
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
     """An image file of any format that Pillow reads. Raises FileError, UnsupportedImage or TooLarge."""
-    data = read_bytes(path)
+    return image_of(str(path), read_bytes(path), max_pixels)
+
+
+def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
+    """The same for the bytes of a file. name: for messages."""
     exact = PlainImage.from_png(data, max_pixels) if data.startswith(SIGNATURE) else None
     try:
         with warnings.catch_warnings():
@@ -63,17 +68,17 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
             # PNG files are opened by their class: its size was checked, and Image.open has a lower limit of its own.
             picture: Image.Image = PngImageFile(io.BytesIO(data)) if exact else Image.open(io.BytesIO(data))
             if picture.width * picture.height > max_pixels:
-                raise TooLarge(f"{path}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
+                raise TooLarge(f"{name}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
             if getattr(picture, "n_frames", 1) > 1:
-                raise UnsupportedImage(f"{path} has several frames; vqcodec stores still images")
+                raise UnsupportedImage(f"{name} has several frames; vqcodec stores still images")
             turned = picture.getexif().get(_ORIENTATION, 1) != 1
             picture.load()
     except UnidentifiedImageError as error:
-        raise UnsupportedImage(f"{path} is not an image that can be read ({len(data)} bytes)") from error
+        raise UnsupportedImage(f"{name} is not an image that can be read ({len(data)} bytes)") from error
     except Image.DecompressionBombError as error:
-        raise TooLarge(f"{path}: {error}") from error
+        raise TooLarge(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnsupportedImage(f"{path}: damaged image: {error}") from error
+        raise UnsupportedImage(f"{name}: damaged image: {error}") from error
     if turned and (exact is None or exact.depth <= 8):
         picture, exact = ImageOps.exif_transpose(picture), None
     return Source(picture, exact, len(data))
@@ -108,7 +113,7 @@ def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_p
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
     if _format_of(target) == "PNG":
         return api.decode_to_png(blob, model, device, max_pixels)
-    return _saved(api.decode(blob, "pil", model, device, max_pixels), target)
+    return saved(api.decode(blob, "pil", model, device, max_pixels), target)
 
 
 def preview_bytes(
@@ -116,18 +121,21 @@ def preview_bytes(
 ) -> tuple[bytes, bool]:
     """The same for the preview of a file that may have been cut, and whether all of it was there."""
     image, whole = api.preview(blob, "pil", model, device, max_pixels)
-    return _saved(image, target), whole
+    return saved(image, target), whole
 
 
 def _format_of(target: Path) -> str:
     suffix = target.suffix.lower()
-    if suffix not in (*_SAVE_FORMATS, ".png", ""):
-        raise FileError(f"{target}: can write .png, {', '.join(_SAVE_FORMATS)}")
-    return _SAVE_FORMATS.get(suffix, "PNG")
+    if suffix not in (*SAVE_FORMATS, ".png", ""):
+        raise FileError(f"{target}: can write .png, {', '.join(SAVE_FORMATS)}")
+    return SAVE_FORMATS.get(suffix, "PNG")
 
 
-def _saved(image: Image.Image, target: Path) -> bytes:
+def saved(image: Image.Image, target: Path) -> bytes:
+    """Content of the image file `target`. Raises FileError for a mode that its format cannot hold."""
     kind, buffer = _format_of(target), io.BytesIO()
+    if kind == "WEBP" and image.mode == "I;16":  # Pillow would write eight bits of it
+        raise FileError(f"{target}: this format cannot hold mode I;16; use .png")
     try:
         image.save(buffer, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
     except (OSError, ValueError) as error:
@@ -136,12 +144,12 @@ def _saved(image: Image.Image, target: Path) -> bytes:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Puts the file's name in front of the message of a BitstreamError or UnsupportedImage from inside."""
     try:
         yield
     except (BitstreamError, UnsupportedImage) as error:
-        raise error if str(path) in str(error) else type(error)(f"{path}: {error}") from error
+        raise error if os.fspath(path) in str(error) else type(error)(f"{os.fspath(path)}: {error}") from error
 
 
 def check_target(target: Path, force: bool, source: Path | None = None) -> None:

@@ -25,6 +25,8 @@ BUILT_IN = {
     6: "ladder-omniglot28-binary",
 }
 """Model numbers of streams. A number stands for one weights file for ever; new weights get a new number."""
+ARCHIVE = {7: "archive-mnist", 8: "archive-omniglot28", 9: "archive-mnist-binary", 10: "archive-omniglot28-binary"}
+"""Numbers of the models of archives, which code many images at once and none alone."""
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -50,14 +52,32 @@ class Model:
 
 
 def available() -> dict[int, Description]:
-    """Descriptions of the built-in models by number."""
-    return {number: describe(_path(name)) for number, name in BUILT_IN.items() if _path(name).exists()}
+    """Descriptions of the built-in models of single images by number."""
+    return _described(BUILT_IN)
+
+
+def for_archives() -> dict[int, Description]:
+    """Descriptions of the built-in models of archives by number."""
+    return _described(ARCHIVE)
 
 
 def for_measuring() -> list[Description]:
     """Descriptions of the package's models that code no images and have no number: they are measured only."""
     paths = sorted(_FOLDER.glob("*.safetensors"), key=lambda path: path.stem)
-    return [describe(path) for path in paths if path.stem not in BUILT_IN.values()]
+    return [describe(path) for path in paths if path.stem not in _numbered().values()]
+
+
+def packs(found: Description) -> bool:
+    """Whether a model codes many images into one payload, as blocks of archives."""
+    return found.family == "ladder" and bool(found.config.get("context"))
+
+
+def _numbered() -> dict[int, str]:
+    return BUILT_IN | ARCHIVE
+
+
+def _described(names: dict[int, str]) -> dict[int, Description]:
+    return {number: describe(_path(name)) for number, name in names.items() if _path(name).exists()}
 
 
 def find(name: str) -> Path:
@@ -69,27 +89,35 @@ def find(name: str) -> Path:
         if path.suffix == ".safetensors" and path.is_file():
             return path
     raise ModelMismatch(
-        f"no model {name!r}; this build has {', '.join(BUILT_IN.values())}; give a weights file with --model"
+        f"no model {name!r}; this build has {', '.join(_numbered().values())}; give a weights file with --model"
     )
 
 
-def load(name: str, device: str = "cpu") -> Model:
-    """Model by name or path of its weights file. Raises ModelMismatch."""
+def load(name: str, device: str = "cpu", archive: bool = False) -> Model:
+    """Model by name or path of its weights file; archive: one that packs archives, else one that codes single images.
+
+    Raises ModelMismatch."""
     path = find(name).resolve()
-    return _load(path, path.stat().st_mtime_ns, device)
+    model = _load(path, path.stat().st_mtime_ns, device)
+    if archive and not packs(model.description):
+        raise ModelMismatch(f"{model.name} codes single images; archives need a model for archives")
+    if packs(model.description) and not archive:
+        raise ModelMismatch(f"{model.name} packs many images into an archive (`vqcodec pack`), and codes none alone")
+    return model
 
 
-def load_number(number: int, prefix: bytes, device: str = "cpu") -> Model:
-    """Built-in model with this number whose weights' SHA-256 starts with prefix. Raises ModelMismatch."""
-    if number not in BUILT_IN or not _path(BUILT_IN[number]).exists():
-        known = ", ".join(f"{n} {name}" for n, name in BUILT_IN.items())
+def load_number(number: int, prefix: bytes, device: str = "cpu", archive: bool = False) -> Model:
+    """Built-in model with this number whose weights' SHA-256 starts with prefix. Raises ModelMismatch as `load`."""
+    names = _numbered()
+    if number not in names or not _path(names[number]).exists():
+        known = ", ".join(f"{n} {name}" for n, name in names.items())
         raise ModelMismatch(f"the file needs model number {number}, which this build does not have (it has {known})")
-    return _checked(load(BUILT_IN[number], device), prefix)
+    return _checked(load(names[number], device, archive), prefix)
 
 
-def load_named(name: str, prefix: bytes, model: str | None, device: str = "cpu") -> Model:
+def load_named(name: str, prefix: bytes, model: str | None, device: str = "cpu", archive: bool = False) -> Model:
     """The model a stream names: `model` (name or path) if given, else found by name. Raises ModelMismatch."""
-    return _checked(load(model or name, device), prefix)
+    return _checked(load(model or name, device, archive), prefix)
 
 
 def described(name: str, prefix: bytes, model: str | None) -> Description | None:
@@ -119,13 +147,13 @@ def _load(path: Path, modified: int, device: str) -> Model:
     """modified: part of the cache's key, so that a file written anew is read anew."""
     description = describe(path)
     posterior = description.config.get("posterior", "uniform")
-    if posterior != "uniform":
+    if posterior != "uniform" and not packs(description):
         raise ModelMismatch(
             f"a model with posterior {posterior!r} and inference {description.config.get('inference')!r} cannot code "
-            "images; only those with posterior 'uniform' and the ladder's inference can"
+            "images; only those with posterior 'uniform' and the ladder's inference can, and those for archives"
         )
     codec = read(path, description)
-    numbers = {name: number for number, name in BUILT_IN.items()}
+    numbers = {name: number for number, name in _numbered().items()}
     number = numbers.get(description.name, 0) if path.parent == _FOLDER.resolve() else 0
     return Model(number, description, sha256(path), codec.to(device).eval())
 
@@ -158,8 +186,10 @@ def _vq(config: dict[str, Any]) -> VQCodec:
 
 def _ladder(config: dict[str, Any]) -> LadderCodec:
     from .config import from_dict
+    from .ladder.bitsback import ArchiveCodec
     from .ladder.codec import LadderCodec
     from .ladder.config import LadderConfig
     from .ladder.model import LadderModel
 
-    return LadderCodec(LadderModel(from_dict(LadderConfig, config, "config")))
+    model = LadderModel(from_dict(LadderConfig, config, "config"))
+    return ArchiveCodec(model) if model.config.context else LadderCodec(model)

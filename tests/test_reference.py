@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,23 +11,14 @@ from numpy.typing import NDArray
 
 import vqcodec
 from vqcodec.codec import models
+from vqcodec.tests import reference_decoder as reference
 from vqcodec.training.datasets import binarise
 
 HERE = Path(__file__).parent
 Images = NDArray[np.uint8]
 
 
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference_decoder", HERE / "reference_decoder.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def check(reference: ModuleType, blob: bytes, weights: Path) -> None:
+def check(blob: bytes, weights: Path) -> None:
     """The second decoder sees what vqcodec sees, in the file and in its preview."""
     built_in = vqcodec.info(blob).model in models.BUILT_IN.values()
     given = None if built_in else str(weights)
@@ -48,7 +37,7 @@ def images_of(name: str) -> Images:
 
 
 @pytest.mark.parametrize("name", [description.name for description in models.available().values()])
-def test_files_of_the_models_of_the_package(name: str, reference: ModuleType) -> None:
+def test_files_of_the_models_of_the_package(name: str) -> None:
     codec = models.load(name).codec
     images = images_of(name)
     binary = [image > 127 for image in images] if name.endswith("binary") else []  # mode 1, beside mode L
@@ -57,35 +46,31 @@ def test_files_of_the_models_of_the_package(name: str, reference: ModuleType) ->
         for setting in {1, (settings + 1) // 2, settings} if settings else ():
             blob = vqcodec.encode(image, name, quality=100 * setting // settings)
             assert vqcodec.info(blob).setting == setting
-            check(reference, blob, models.find(name))
+            check(blob, models.find(name))
         if codec.has_lossless:
             blob = vqcodec.encode(image, name, lossless=True)
             assert vqcodec.info(blob).kind == "compact model"
-            check(reference, blob, models.find(name))
+            check(blob, models.find(name))
 
 
 @pytest.mark.parametrize("setting", [0, 1, 2])
-def test_files_of_a_ladder(
-    setting: int, tiny_ladder: Path, digits: Images, reference: ModuleType, file_of: Callable[..., bytes]
-) -> None:
+def test_files_of_a_ladder(setting: int, tiny_ladder: Path, digits: Images, file_of: Callable[..., bytes]) -> None:
     for image in (digits[0], 255 - digits[1], np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)):
         blob = file_of(tiny_ladder, image, setting)
-        check(reference, blob, tiny_ladder)
+        check(blob, tiny_ladder)
         assert np.array_equal(reference.decode_file(blob, tiny_ladder), image) == (setting == 0)
 
 
-def test_files_of_a_binary_ladder(
-    tiny_binary: Path, binary_digits: Images, reference: ModuleType, file_of: Callable[..., bytes]
-) -> None:
+def test_files_of_a_binary_ladder(tiny_binary: Path, binary_digits: Images, file_of: Callable[..., bytes]) -> None:
     for image in (binary_digits[0], 255 - binary_digits[1]):
         for mode in ("L", "1"):
             blob = file_of(tiny_binary, image, 0, mode)
-            check(reference, blob, tiny_binary)
+            check(blob, tiny_binary)
             assert np.array_equal(reference.decode_file(blob, tiny_binary), image)
 
 
 def test_files_of_other_architectures(
-    digits: Images, reference: ModuleType, untrained: Callable[..., Path], file_of: Callable[..., bytes]
+    digits: Images, untrained: Callable[..., Path], file_of: Callable[..., bytes]
 ) -> None:
     """Leaky rectifiers, batch norm, levels on other grids, linear stages, more blocks."""
     for values in (
@@ -97,4 +82,4 @@ def test_files_of_other_architectures(
         weights = untrained(**values)
         image = digits[0] if values.get("likelihood") else np.where(digits[0] > 100, 255, 0).astype(np.uint8)
         for setting in range(values.get("qualities", 1)):
-            check(reference, file_of(weights, image, setting), weights)
+            check(file_of(weights, image, setting), weights)

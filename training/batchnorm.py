@@ -21,6 +21,7 @@ def reestimate(task: LadderTask, images: Tensor, batch_size: int = 1000) -> None
     task.eval()
     if not norms:
         return
+    in_pixels = any(isinstance(module, nn.BatchNorm2d) for module in task.model.generative.pixels.modules())
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
@@ -28,5 +29,5 @@ def reestimate(task: LadderTask, images: Tensor, batch_size: int = 1000) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         for batch in torch.split(images[: max(batch_size, len(images) // batch_size * batch_size)], batch_size):
-            terms(task.model, task.values(batch))
+            terms(task.model, task.values(batch), lossless=in_pixels)
     task.eval()

@@ -30,7 +30,8 @@ class TrainConfig:
     epochs: passes over the training set.  batch_size: images a step.  learning_rate: peak of Adam's, after
     `warmup_steps` linear steps.  schedule: "cosine" (falls to 1 % along one), "constant", or "steps" (x 0.75 every 200
     epochs, as in the fine-tuning of Sonderby et al. 2016).  seed: of weights, data order and noise.
-    grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast) or "float32".
+    grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast; float32 on CPUs
+    without instructions for it) or "float32".
     """
 
     epochs: int = 60

@@ -18,7 +18,6 @@ import hashlib
 import io
 import math
 import os
-import struct
 import tempfile
 import zipfile
 import zlib
@@ -34,6 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..bitstream.errors import VqcodecError
+from ..codec.idx import read_shape
 
 Images = NDArray[np.uint8]
 T = TypeVar("T")
@@ -44,7 +44,6 @@ OMNIGLOT_ZIPS = ("images_background.zip", "images_evaluation.zip")
 OMNIGLOT_SIZE = 105
 OMNIGLOT_SPLITS = {"train": slice(0, 24345), "test": slice(24345, 32415), "unused": slice(32415, 32460)}
 BURDA_KEYS = {"train": ("data", 24345), "test": ("testdata", 8070)}
-MAX_IDX_BYTES = 2**31
 
 OMNIGLOT28_SHA256 = "c62f85b58883b3a49debea76d2a62f537b4885e71807b1e95003bf3d0e501241"  # of all 32,460
 # SHA-256 of the pixels, row-major, images in the order of the split.
@@ -266,16 +265,10 @@ def _require(path: Path, name: str | None, also: str = "") -> Path:
 
 
 def _parse_idx(path: Path, read: Callable[[int], bytes]) -> Images:
-    """Header: two zero bytes, type 8 (unsigned byte), number of dimensions, then each as big-endian u32."""
-    magic = read(4)
-    if len(magic) < 4 or magic[:3] != b"\0\0\x08" or not 1 <= magic[3] <= 4:
-        raise DataError(f"{path}: not an IDX file of bytes: magic {magic.hex()}, expected 000008 and 01..04")
-    sizes = read(4 * magic[3])
-    if len(sizes) < 4 * magic[3]:
-        raise DataError(f"{path}: cut short inside the header")
-    shape = struct.unpack(f">{magic[3]}I", sizes)
-    if math.prod(shape) > MAX_IDX_BYTES:
-        raise DataError(f"{path}: states {shape} bytes, more than {MAX_IDX_BYTES}")
+    try:
+        shape = read_shape(read)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
     body = read(math.prod(shape) + 1)
     if len(body) != math.prod(shape):
         raise DataError(f"{path}: states {shape} bytes, has {'more' if len(body) > math.prod(shape) else len(body)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import platform
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from torch import Tensor
 from ..codec import weights_file
 from ..codec.family import Codec
 from ..codec.images import psnr_db
+from ..codec.ladder.bitsback import ArchiveCodec
 from ..codec.ladder.codec import LadderCodec
 from ..codec.ladder.config import LadderConfig
-from ..codec.ladder.exact import REACHES
+from ..codec.ladder.exact import FRAC_BITS, REACHES
+from ..codec.ladder.gaussian import MAX_STEP_LOG2
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
@@ -30,6 +33,7 @@ from .vq import VQTask
 _FLOOR_QUANTILE = 0.001  # of the training images' PSNR ...
 _FLOOR_MARGIN_DB = 1.0  # ... minus this: below, an image is unlike anything the model was trained for
 _KNOWN_IMAGES = 4096
+_GRID_IMAGES = 1024
 
 
 def export(task: Task, recipe: Recipe, data: Dataset, folder: Path, steps: int) -> Path:
@@ -59,14 +63,27 @@ def _vq_codec(task: VQTask, images: Images) -> VQCodec:
 
 
 def _ladder_codec(task: LadderTask, images: Images) -> LadderCodec:
+    config = task.model.config
+    if config.values == 2:
+        images = binarise(images, "known images of " + config.likelihood)
+    if config.context:
+        return _archive_codec(task, images)
     codec = LadderCodec(task.model)
-    if codec.config.posterior != "uniform":
+    if config.posterior != "uniform":
         return codec  # for measuring: it cannot code single images
-    if codec.config.values == 2:
-        images = binarise(images, "known images of " + codec.config.likelihood)
     reach = _reach(codec, images)
     floors = [0.0, *_psnr_floors(LadderCodec(task.model, reach), images)]
     return LadderCodec(task.model, reach, floors)
+
+
+def _archive_codec(task: LadderTask, images: Images) -> ArchiveCodec:
+    """With grids whose steps are about the standard deviation of the posterior: the mean of q is hardly moved, and the
+    bits to begin with are few."""
+    codec = ArchiveCodec(task.model)
+    for level, log_scale in enumerate(codec.posterior_log_scales(images[:_GRID_IMAGES])):
+        steps = (log_scale / math.log(2) + FRAC_BITS).round().clamp(0, MAX_STEP_LOG2)
+        codec.archive.steps(level).copy_(steps.long())
+    return codec
 
 
 def _reach(codec: LadderCodec, images: Images) -> Tensor:
@@ -100,7 +117,8 @@ def _architecture(codec: VQCodec | LadderCodec) -> str:
     levels = f"{config.levels} levels of latents (from the image up: {latents})"
     if config.posterior == "gaussian":
         inference = "Ladder VAE" if config.inference == "ladder" else "Plain hierarchical VAE"
-        return f"{inference}, {levels}, Gaussian; {config.likelihood} pixels (for measuring; it codes no single images)"
+        use = "for archives" if config.context else "for measuring"
+        return f"{inference}, {levels}, Gaussian; {config.likelihood} pixels ({use}; it codes no single images)"
     return (
         f"Ladder VAE, {levels}, rounded; {config.likelihood} pixels in {len(config.stages)} stages (all parts in fixed "
         "point)"

@@ -73,7 +73,9 @@ def terms(
     drawn: list[Latents] = []
     rates: list[Tensor] = []
     nll = torch.zeros(samples * len(x), device=x.device)
-    walk = generative.walk(samples * len(x), quality, lossless)
+    if model.config.context:
+        patches = patches.repeat(samples, 1)
+    walk = generative.walk(samples * len(x), quality, lossless, patches)
     try:
         step = next(walk)
         while True:
@@ -89,7 +91,7 @@ def terms(
             else:
                 symbols = pixels.symbols(patches, step)
                 nll = nll + pixel_nats(step, symbols)
-                step = walk.send(symbols if samples == 1 else symbols.repeat(samples, 1))
+                step = walk.send(symbols if len(symbols) == len(step.scores) else symbols.repeat(samples, 1))
     except StopIteration as stop:
         context, _ = stop.value
     x_hat = generative.render(context).float() if model.config.posterior == "uniform" else None
@@ -105,13 +107,21 @@ def _quantised(posterior: LadderPosterior, step: LatentStep, rounded: bool) -> t
 
 
 def pixel_nats(step: PixelStep, symbols: Tensor) -> Tensor:
-    """-log p of the symbols int64 [B, P] of a step's tables [S * B, P, K], nats [S * B], at least in float32."""
+    """-log p of the symbols int64 [B, P] of a step's tables [S * B, P, K], nats [S * B], at least in float32.
+
+    Of chosen pixels: symbols [M, 1] of tables [M, 1, K], nats [S * B]."""
     scores = step.scores.float() if step.scores.dtype == torch.bfloat16 else step.scores
     if scores.shape[-1] > 1:
-        given = symbols.repeat(len(scores) // len(symbols), 1)
-        return nn.functional.cross_entropy(scores.mT, given, reduction="none").sum(1)
-    against = scores.view(-1, *symbols.shape) * (1 - 2 * symbols.to(scores))  # -log p = softplus of the odds against x
-    return nn.functional.softplus(against).sum(2).flatten()
+        given = symbols.repeat(len(scores) // max(len(symbols), 1), 1)
+        nats = nn.functional.cross_entropy(scores.mT, given, reduction="none").sum(1)
+    else:
+        against = scores.view(-1, *symbols.shape) * (
+            1 - 2 * symbols.to(scores)
+        )  # -log p = softplus of the odds against x
+        nats = nn.functional.softplus(against).sum(2).flatten()
+    if step.chosen is None:
+        return nats
+    return nats.new_zeros(len(step.chosen)).index_add(0, step.chosen.nonzero()[:, 0], nats)
 
 
 def rate(k: Tensor, scale: Tensor) -> Tensor:

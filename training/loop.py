@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..codec.config import ConfigError
 from .config import LadderRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
+from .precision import products
 from .vq import VQTask
 
 _LOG_EVERY = 50
@@ -129,7 +130,7 @@ class _Run:
         rate = _learning_rate(config, self.step, self.steps, self.step // self.steps_per_epoch)
         for group, spec in zip(self.optimiser.param_groups, self.groups, strict=True):
             group["lr"] = rate * spec.rate
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        with products(self.device, config.precision):
             loss, metrics = self.task.loss(batch, self.step, self.step / self.steps)
         self.optimiser.zero_grad()
         loss.backward()

@@ -48,6 +48,7 @@ class LadderCodec(ExactLadder):
         return self.config.qualities - 1
 
     has_lossless = True
+    archives = False  # whether it codes many images into one payload (`bitsback`)
 
     @property
     def takes(self) -> str:

@@ -44,6 +44,9 @@ class LadderConfig:
     likelihood: "bernoulli" (pixels 0 and 1) or "categorical" (0..255, as a high and a low half of 4 bits).
     stages: of the pixels; the last `until` is the number of pixels of a patch, (image_size / grids[0])**2.
     pixel_embed, pixel_features: channels that stand for a known pixel, and from which a pixel's table is made.
+    context: 0 for pixels in stages; R > 0 for pixels in raster order, each given the latents and its causal
+    neighbours, at most R rows above and R columns away (`causal`). There is a single stage then, whose width and blocks
+    are those of a perceptron; pixel_features are what it sees of the latents, pixel_embed is unused.
     """
 
     image_size: int = 28
@@ -63,6 +66,7 @@ class LadderConfig:
     stages: tuple[Stage, ...] = (Stage(1), Stage(2), Stage(4), Stage(8), Stage(16))
     pixel_embed: int = 2
     pixel_features: int = 32
+    context: int = 0
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
@@ -91,6 +95,10 @@ class LadderConfig:
         untils = [stage.until for stage in self.stages]
         if untils != sorted(set(untils)) or not untils or untils[-1] != self.patch**2:
             raise ValueError(f"stages must increase and end with {self.patch**2}, found {untils}")
+        if not 0 <= self.context < self.image_size:
+            raise ValueError(f"context must be in 0..{self.image_size - 1}, found {self.context}")
+        if self.context and not (len(self.stages) == 1 and self.stages[0].width and self.posterior == "gaussian"):
+            raise ValueError("context needs a single stage of at least one channel, and posterior 'gaussian'")
         if self.inference == "bottom-up" and self.posterior == "uniform":
             raise ValueError("rounded latents need the ladder's inference: the prior is known before the posterior")
         fits = (

@@ -12,6 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from .causal import CausalPixels
 from .config import LadderConfig
 from .network import block, conv, head, level, rectifier, squeeze, upwards
 from .pixels import PixelStep, StagedPixels
@@ -103,7 +104,7 @@ class Generative(nn.Module):
                 conv(width, width, side), block(config, width, side), rectifier(config), conv(width, config.patch**2),
                 nn.PixelShuffle(config.patch),
             )  # fmt: skip
-        self.pixels = StagedPixels(config)
+        self.pixels: StagedPixels | CausalPixels = CausalPixels(config) if config.context else StagedPixels(config)
 
     @property
     def device(self) -> torch.device:
@@ -128,8 +129,10 @@ class Generative(nn.Module):
             nn.PixelShuffle(factor),
         )
 
-    def walk(self, batch: int, quality: int = 0, pixels: bool = True) -> Walk:
+    def walk(self, batch: int, quality: int = 0, pixels: bool = True, known: Tensor | None = None) -> Walk:
         """Yields LatentSteps from the top down, receiving z [B, C, side, side]; then, with `pixels`, PixelSteps.
+
+        known: the pixels (`pixels.to_patches`), which spares those in raster order their many steps.
 
         Returns the features that everything about the image is read from, and the pixels if they were visited."""
         features: Tensor | None = None
@@ -138,7 +141,7 @@ class Generative(nn.Module):
             z = yield LatentStep(number, mean, log_scale)
             features = self._down(number, features, z, quality)
         assert features is not None
-        values = (yield from self.pixels.walk(features)) if pixels else None
+        values = (yield from self.pixels.walk(features, known)) if pixels else None
         return features, values
 
     def _prior(self, number: int, features: Tensor | None, batch: int, quality: int) -> tuple[Tensor, Tensor]:

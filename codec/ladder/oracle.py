@@ -14,7 +14,7 @@ from ...bitstream.cdf import Int64Array
 from ..exact.oracle import run, softmax_frequencies, stored
 from ..family import LOSSLESS
 from .exact import FRAC_BITS, REACHES, ExactLadder
-from .pixels import HALF
+from .pixels import HALF, StagedPixels
 from .scales import LOG_SCALE_MAX, LOG_SCALE_MIN, SCALES, STEPS
 
 _WEIGHT_BITS = 16  # of the posterior's weight
@@ -112,6 +112,7 @@ def _down(ladder: ExactLadder, level: int, below: Int64Array | None, z: Int64Arr
 def _pixels(ladder: ExactLadder, context: Int64Array, patches: Int64Array) -> Iterator[Emitted]:
     """The stages; patches int64 [B, patch**2, side, side]."""
     pixels, batch = ladder.generative.pixels, len(patches)
+    assert isinstance(pixels, StagedPixels)
     known = [context]
     for number, places in enumerate(pixels.places):
         own = patches[:, places.numpy()]

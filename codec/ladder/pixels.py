@@ -19,13 +19,17 @@ HALF = 16
 
 @dataclass(frozen=True)
 class PixelStep:
-    """One table per pixel of a stage. part: 0 for the high half (or whole value), 1 for the low.
+    """One table per pixel of a stage. part: 0 for the high half (or whole value), 1 for the low (`causal` has others).
 
-    scores: logits [B, P, K], or [B, P, 1] for binary pixels, those of 1 against 0."""
+    scores: logits [B, P, K], or [B, P, 1] for two values, those of 1 against 0.
+    places: of pixels in raster order (`causal`), which they are.
+    chosen: bool [B, P], where scores [M, 1, K] are of these alone."""
 
     stage: int
     part: int
     scores: Tensor
+    places: Tensor | None = None
+    chosen: Tensor | None = None
 
     @property
     def logits(self) -> Tensor:
@@ -73,15 +77,15 @@ class StagedPixels(nn.Module):
         body = conv_level(config, inputs, stage.width, side, stage.blocks)
         return nn.Sequential(*body, rectifier(config), conv(stage.width, outputs))
 
-    def walk(self, context: Tensor) -> Generator[PixelStep, Tensor, Tensor]:
+    def walk(self, context: Tensor, known: Tensor | None = None) -> Generator[PixelStep, Tensor, Tensor]:
         """Yields the steps and receives the symbols int64 [B, P] of each; context [B, widths[0], side, side].
 
-        Returns the values int64 [B, patch**2, side, side]."""
+        known: of no use here. Returns the values int64 [B, patch**2, side, side]."""
         pixels = self.config.patch**2 if len(self.places) > 1 else 0  # a single stage has them in their order
         values = torch.zeros(len(context), pixels, *context.shape[2:], dtype=torch.int64, device=context.device)
-        known = [context]
+        there = [context]
         for number, places in enumerate(self.places):
-            features = self.nets[number](torch.cat(known, 1) if number else context).unflatten(1, (len(places), -1))
+            features = self.nets[number](torch.cat(there, 1) if number else context).unflatten(1, (len(places), -1))
             value = yield from self._value(number, features.permute(0, 1, 3, 4, 2).flatten(1, 3))
             value = value.unflatten(1, (len(places), *context.shape[2:]))
             if not pixels:
@@ -89,7 +93,7 @@ class StagedPixels(nn.Module):
                 return raster
             values[:, places] = value
             if number + 1 < len(self.places):
-                known.append(self.embedding(value).permute(0, 1, 4, 2, 3).flatten(1, 2))
+                there.append(self.embedding(value).permute(0, 1, 4, 2, 3).flatten(1, 2))
         return values
 
     def _value(self, number: int, features: Tensor) -> Generator[PixelStep, Tensor, Tensor]:

@@ -16,7 +16,8 @@ from .config import LadderConfig
 from .model import LadderModel, LatentStep, precision_weighted
 from .scales import LOG_SCALE_MAX, LOG_SCALE_MIN
 
-_LOG_SCALE_LIMIT = 4.0  # of Gaussian priors and posteriors
+LOG_SCALE_LIMIT = 4.0
+"""Log scales of Gaussian priors, and of what posteriors are merged from, are within +-4."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class _Limited(torch.autograd.Function):
 def limited(config: LadderConfig, log_scale: Tensor) -> Tensor:
     """Log scale within the range that the codec has tables for (or +-4 for Gaussian posteriors)."""
     coded = config.posterior == "uniform"
-    low, high = (LOG_SCALE_MIN, LOG_SCALE_MAX) if coded else (-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
+    low, high = (LOG_SCALE_MIN, LOG_SCALE_MAX) if coded else (-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT)
     inside: Tensor = _Limited.apply(log_scale, low, high)  # type: ignore[no-untyped-call]
     return inside
 

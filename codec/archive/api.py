@@ -1,0 +1,149 @@
+"""Packing and unpacking of archives: the public functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from typing import cast
+
+from ...bitstream.archive import MAGIC, Names
+from ...bitstream.container import MAX_PIXELS
+from ...bitstream.errors import Corrupt
+from .. import files
+from ..files import FileError
+from . import pack as packing
+from .pack import Summary
+from .places import Local, Skip, place_of
+from .reader import Archive, Damage
+from .sinks import open_sink
+from .sources import Item, Sources, open_sources
+
+AnyPath = str | os.PathLike[str]
+_SEARCHED = 20_000  # names that are compared with one that is not there
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What was unpacked. damaged: blocks that could not be read, and the images lost with them."""
+
+    images: int
+    damaged: tuple[Damage, ...]
+
+
+def pack(
+    sources: AnyPath | Sequence[AnyPath] | Iterable[Item],
+    target: AnyPath,
+    *,
+    model: str = "auto",
+    jobs: int = 1,
+    ray: str | None = None,
+    device: str = "cpu",
+    force: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int], None] = lambda images: None,
+    skip: Skip = lambda name, reason: None,
+    note: Skip = lambda name, reason: None,
+) -> Summary:
+    """Pack images into an archive, which appears whole or not at all; every pixel is kept.
+
+    sources: a path or several, or URLs (see `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items.
+    skip: told of files that are left out because they are no images, by name and reason; it may raise. The other
+    arguments, and errors, are those of `pack.pack`; FileError also for sources that cannot be read, or are the target,
+    UnsupportedImage and TooLarge for arrays that are no images."""
+    if isinstance(sources, str | os.PathLike):
+        sources = [sources]
+    if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
+        sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels)
+    return packing.pack(
+        cast(Iterable[Item], sources), target, model=model, jobs=jobs, ray=ray, device=device, force=force,
+        max_pixels=max_pixels, progress=progress, note=note,
+    )  # fmt: skip
+
+
+def open_for(target: AnyPath, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
+    """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
+    the target is one of the sources."""
+    for path in paths:
+        text = os.fspath(path)
+        if _same_file(text.removeprefix("@"), target):
+            raise FileError(f"{text} is both source and output; name another output")
+    return open_sources(paths, skip, max_pixels, leave_out=target)
+
+
+def _same_file(one: AnyPath, other: AnyPath) -> bool:
+    places = place_of(one), place_of(other)
+    if isinstance(places[0], Local) and isinstance(places[1], Local):
+        return places[0].path.resolve() == places[1].path.resolve()
+    return str(places[0]) == str(places[1])
+
+
+def unpack(
+    source: AnyPath | Archive,
+    target: AnyPath,
+    only: Sequence[str] | None = None,
+    *,
+    model: str | None = None,
+    device: str = "cpu",
+    force: bool = False,
+    keep_going: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Callable[[int], None] = lambda images: None,
+) -> Unpacked:
+    """Unpack an archive's images into a folder of image files, or one .npy, .npz or IDX file (see `sinks`).
+
+    The target appears whole or not at all. source: a path or URL; or an open archive, which knows model, device and
+    max_pixels. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
+    in. keep_going: leave damaged blocks out and return them, instead of raising. progress: called with the number of
+    images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
+    into one array."""
+    if isinstance(source, Archive):
+        return _unpack(source, target, only, force, keep_going, progress)
+    if _same_file(source, target):
+        raise FileError(f"{os.fspath(target)} is the archive itself; name another output")
+    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
+        return _unpack(archive, target, only, force, keep_going, progress)
+
+
+def _unpack(
+    archive: Archive,
+    target: AnyPath,
+    only: Sequence[str] | None,
+    force: bool,
+    keep_going: bool,
+    progress: Callable[[int], None],
+) -> Unpacked:
+    damaged: list[Damage] = []
+    names, done = archive.names, 0
+    numbers = range(len(names)) if only is None else sorted({number_of(names, name) for name in only})
+    with open_sink(target, numbers, names.__getitem__, force) as put:
+        for number, stored in archive.stored(numbers, damaged.append if keep_going else None, progress):
+            put(number, names[number], stored)
+            done += 1
+        if damaged and not done:
+            raise Corrupt(f"no image can be read; {damaged[0].reason}")
+    return Unpacked(done, tuple(damaged))
+
+
+def number_of(names: Names, name: str) -> int:
+    """Number of an image. Raises FileError, with names that are close to one that is not there."""
+    try:
+        return names.number(name)
+    except KeyError as error:
+        close = get_close_matches(name, list(islice(names, _SEARCHED)))
+        advice = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise FileError(f"the archive holds no image {name!r}{advice}") from error
+
+
+def is_archive(path: AnyPath) -> bool:
+    """Whether a file begins as archives do; False also for what cannot be read."""
+    try:
+        place = place_of(path)
+        if place.kind() != "file":
+            return False
+        with place.open() as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except (FileError, OSError):
+        return False

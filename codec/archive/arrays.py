@@ -1,0 +1,228 @@
+"""Images in IDX, .npy and .npz files, plain or gzip: read as a stream, so that one image is held at a time."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from ...bitstream.container import MAX_PIXELS
+from ...bitstream.errors import TooLarge, UnsupportedImage
+from ..files import FileError
+from ..idx import read_shape
+from .places import Place, Skip
+
+NPY, ZIP, GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
+MAX_IMAGES = 1 << 24
+"""Images that one source may state."""
+
+_MAX_TURNED = 1 << 31  # bytes of an array in Fortran order, which has to be held whole
+_MAX_RATIO = 1040  # deflate cannot make a file smaller than its 1032nd part
+_IDX_TYPES = b"\x08\x09\x0b\x0c\x0d\x0e"
+_NPY_HEADERS = {b"\1\0": npy.read_array_header_1_0, b"\2\0": npy.read_array_header_2_0}
+_TYPES = (np.uint8, np.bool_, np.uint16)
+Images = Iterator[tuple[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Images of one array. path: of the file, for messages; offset: where the pixels begin in the stream."""
+
+    path: str
+    count: int
+    shape: tuple[int, ...]
+    """Of one image: [H, W] or [H, W, 1 to 4]."""
+    dtype: np.dtype[Any]
+    turned: bool
+    """Whether the array is in Fortran order."""
+    single: bool
+    """Whether the array is one image, not a list of them."""
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of one image."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def name(self, number: int) -> str:
+        """Zero-padded to the width of the count; empty for the only image of an array [H, W]."""
+        return "" if self.single else f"{number:0{len(str(self.count))}}"
+
+    def images(self, stream: BinaryIO) -> Images:
+        """Names and images from a stream that stands at the first pixel. Raises UnsupportedImage if it ends early or
+        late."""
+        for number in range(self.count) if not self.turned else ():
+            data = stream.read(self.image_bytes)
+            if len(data) != self.image_bytes:
+                raise UnsupportedImage(f"{self.path}: states {self.count} images, ends inside number {number + 1}")
+            yield self.name(number), _image(np.frombuffer(data, self.dtype).reshape(self.shape))
+        if self.turned:
+            yield from self._turned(stream)
+        if stream.read(1):
+            raise UnsupportedImage(f"{self.path}: has more bytes than its {self.count} images")
+
+    def _turned(self, stream: BinaryIO) -> Images:
+        data = stream.read(self.count * self.image_bytes)
+        if len(data) != self.count * self.image_bytes:
+            raise UnsupportedImage(f"{self.path}: states {self.count} images, has fewer bytes")
+        shape = self.shape if self.single else (self.count, *self.shape)
+        whole = np.frombuffer(data, self.dtype).reshape(shape[::-1]).T
+        for number, image in enumerate(whole[None] if self.single else whole):
+            yield self.name(number), _image(image)
+
+
+def _image(array: NDArray[Any]) -> NDArray[Any]:
+    """Without an axis of length 1 for the channels, contiguous, in this machine's byte order."""
+    plane = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """A file of arrays whose headers were read. members: label of each array ("" for the only one) and its Stack."""
+
+    place: Place
+    members: dict[str, Stack]
+    open_member: Callable[[BinaryIO, str], BinaryIO]
+    """The stream of a member, at its beginning, from the file's."""
+
+    @property
+    def total(self) -> int:
+        """How many images there are."""
+        return sum(stack.count for stack in self.members.values())
+
+    def images(self) -> Images:
+        """Images by name: NUMBER, MEMBER/NUMBER in a .npz, and "" or MEMBER for an array of one image.
+
+        Raises FileError and UnsupportedImage for a damaged file."""
+        with reading(str(self.place)), self.place.open() as file:
+            for label, stack in self.members.items():
+                with self.open_member(file, label) as stream:
+                    _header(stream)
+                    for name, image in stack.images(stream):
+                        yield "/".join(filter(None, (label, name))), image
+
+
+def array_file(place: Place, skip: Skip, max_pixels: int = MAX_PIXELS) -> ArrayFile | None:
+    """The arrays in a file, None if it is no IDX, .npy or .npz file (by its first bytes, not its name).
+
+    skip: told of members of a .npz that are no arrays. Raises UnsupportedImage for arrays that are no images (see
+    `_stack`), TooLarge for more than max_pixels or MAX_IMAGES, FileError for a damaged or hostile file."""
+    with reading(str(place)), place.open() as file:
+        start = file.read(len(NPY))
+        file.seek(0)
+        if start.startswith(ZIP):
+            return _zip_file(place, file, skip, max_pixels)
+        unpack, most = (_gunzipped, _MAX_RATIO * place.size()) if start.startswith(GZIP) else (_as_it_is, place.size())
+        with unpack(file, "") as stream:
+            if not _is_array(stream.read(len(NPY))):
+                return None
+            stack = _stack(str(place), stream, most, max_pixels)
+    return ArrayFile(place, {"": stack}, unpack)
+
+
+def _is_array(start: bytes) -> bool:
+    return start == NPY or (start[:2] == b"\0\0" and start[2:3] in _IDX_TYPES and start[3:4] in b"\1\2\3\4")
+
+
+def _as_it_is(file: BinaryIO, label: str) -> BinaryIO:
+    return file
+
+
+def _gunzipped(file: BinaryIO, label: str) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+
+
+def _unzipped(file: BinaryIO, label: str) -> BinaryIO:
+    return cast(BinaryIO, zipfile.ZipFile(file).open(f"{label}.npy"))
+
+
+def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> ArrayFile:
+    members = {}
+    with zipfile.ZipFile(file) as archive:
+        for info in _checked_members(place, archive.infolist()):
+            label = info.filename.removesuffix(".npy")
+            if label == info.filename:
+                skip(f"{place}/{info.filename}", "no array")
+                continue
+            with archive.open(info) as stream:
+                members[label] = _stack(f"{place}/{label}", cast(BinaryIO, stream), info.file_size, max_pixels)
+    if not members:
+        raise UnsupportedImage(f"{place}: a zip file without arrays (.npy) in it")
+    return ArrayFile(place, members, _unzipped)
+
+
+def _checked_members(place: Place, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
+    """The same, if they are what NumPy writes. Raises FileError for a zip file that expands without measure."""
+    names = [info.filename for info in infos]
+    if len(set(names)) < len(names):
+        raise FileError(f"{place}: a zip file with two members of one name")
+    if any(
+        info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos
+    ):
+        raise FileError(f"{place}: a zip file that is encrypted or not deflated, as NumPy's never are")
+    size = place.size()  # members that overlap, and sizes that deflate cannot reach, are how small files expand to huge
+    if sum(info.compress_size for info in infos) > size or sum(info.file_size for info in infos) > _MAX_RATIO * size:
+        raise FileError(f"{place}: its members state more bytes than a file of {size} bytes can hold")
+    return infos
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran order, and type; the stream then stands at the first pixel. Raises ValueError."""
+    stream.seek(0)
+    if stream.read(len(NPY)) != NPY:
+        stream.seek(0)
+        return read_shape(stream.read, limit=1 << 62), False, np.dtype(np.uint8)
+    version = stream.read(2)
+    if version not in _NPY_HEADERS:
+        raise ValueError(f"version {version.hex('.')} of .npy, expected 01.00 or 02.00")
+    return _NPY_HEADERS[version](stream)
+
+
+def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
+    """The images in an array: uint8 or bool [H, W] or [N, H, W], uint16 the same, uint8 [N, H, W, 1 to 4].
+
+    most: bytes that the stream can hold."""
+    shape, turned, dtype = _header(stream)
+    told = f"{path}: array of shape {list(shape)} and type {dtype}"
+    if dtype.newbyteorder("=") not in _TYPES:
+        raise UnsupportedImage(f"{told}: expected uint8 (0..255), bool or uint16")
+    if len(shape) == 3 and shape[2] <= 4:
+        raise UnsupportedImage(f"{told} may be one image or many: save it as [1, H, W, channels] or [N, H, W, 1]")
+    colours = shape[3] if len(shape) == 4 else 1
+    if not 2 <= len(shape) <= 4 or colours not in ((1, 2, 3, 4) if dtype == np.uint8 else (1,)):
+        raise UnsupportedImage(f"{told}: expected [N, H, W], [H, W], or uint8 [N, H, W, 1 to 4]")
+    if min(shape) < 1:
+        raise UnsupportedImage(f"{told} holds no images")
+    single = len(shape) == 2
+    stack = Stack(path, 1 if single else shape[0], shape if single else shape[1:], dtype, turned, single)
+    _check_size(stack, told, most - stream.tell(), max_pixels)
+    return stack
+
+
+def _check_size(stack: Stack, told: str, most: int, max_pixels: int) -> None:
+    if stack.count > MAX_IMAGES or math.prod(stack.shape[:2]) > max_pixels:
+        raise TooLarge(f"{told}: at most {MAX_IMAGES} images of {max_pixels} pixels can be read")
+    if stack.count * stack.image_bytes > most:
+        raise UnsupportedImage(f"{told}: the file has fewer bytes")
+    if stack.turned and stack.count * stack.image_bytes > _MAX_TURNED:
+        raise TooLarge(f"{told} is in Fortran order and too large for that: save it with np.ascontiguousarray")
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns what libraries raise for damaged files into FileError and UnsupportedImage with the file's name."""
+    try:
+        yield
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise FileError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise UnsupportedImage(f"{path}: {error}") from error

@@ -1,0 +1,169 @@
+"""The commands for archives: `pack`, `unpack`, `verify`, and what `info` says of them. `cli.py` loads them when asked.
+
+Heavy imports happen inside the commands, so that --help is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from ...bitstream.errors import VqcodecError
+from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, progress_bar, show, use_one_thread
+
+if TYPE_CHECKING:
+    from .pack import Summary
+    from .reader import BlockTold, Damage
+
+
+@click.command()
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("target", metavar="OUT.vqa")
+@click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
+@click.option("--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes; 0: one per core.")
+@click.option("--ray", metavar="ADDRESS", help="Pack on a Ray cluster: local, auto, or ray://HOST:PORT.")
+@click.option("--strict", is_flag=True, help="Fail where a file is no image or damaged, instead of noting it.")
+@DEVICE
+@FORCE
+@LIMIT
+@JSON
+def pack(
+    sources: tuple[str, ...],
+    target: str,
+    model: str,
+    jobs: int,
+    ray: str | None,
+    strict: bool,
+    device: str,
+    force: bool,
+    max_pixels: int,
+    as_json: bool,
+) -> None:
+    """Pack images into an archive, losslessly.
+
+    A SOURCE is a folder (with all below it), an image file, @list.txt (a path per line), an IDX file (or .gz), a .npy
+    or .npz file, or a URL of one of these."""
+    from . import api
+
+    if not target.endswith(".vqa"):
+        raise click.UsageError(f"the last argument is the archive to write, NAME.vqa; found {target}")
+    left_out = _refuse if strict else lambda name, reason: note(f"skipped {name}: {reason}")
+    kept = _refuse if strict else lambda name, reason: note(f"{name} is stored as it is: {reason}")
+    check_device(device)
+    use_one_thread()
+    found = api.open_for(target, sources, left_out, max_pixels)
+    with progress_bar("packing", found.total) as progress:
+        told = api.pack(
+            found, target, model=model, jobs=jobs, ray=ray, device=device, force=force, max_pixels=max_pixels,
+            progress=progress, note=kept,
+        )  # fmt: skip
+    show({"output": target} | asdict(told), as_json, f"{target}: {_in_words(told)}")
+
+
+def _in_words(told: Summary) -> str:
+    ways = "; ".join(f"{share.images:,} {share.kind} {share.model or ''}".strip() for share in told.kinds)
+    each = told.bytes_total / told.images
+    return f"{told.images:,} images, {told.bytes_total:,} bytes, {each:,.2f} each ({ways})"
+
+
+def _refuse(name: str, reason: str) -> None:
+    raise VqcodecError(reason if name in reason else f"{name}: {reason}")
+
+
+@click.command()
+@click.argument("source", metavar="IN.vqa")
+@click.argument("target", metavar="OUT")
+@click.option("--only", metavar="NAME", multiple=True, help="Only the image of this name; may be repeated.")
+@click.option("--keep-going", is_flag=True, help="Unpack what can be read of a damaged archive.")
+@click.option("--model", help="Weights file for a model that is not built in.")
+@DEVICE
+@FORCE
+@LIMIT
+@JSON
+@click.pass_context
+def unpack(
+    context: click.Context,
+    source: str,
+    target: str,
+    only: tuple[str, ...],
+    keep_going: bool,
+    model: str | None,
+    device: str,
+    force: bool,
+    max_pixels: int,
+    as_json: bool,
+) -> None:
+    """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file."""
+    from .. import files
+    from . import api
+    from .reader import Archive
+
+    check_device(device)
+    with (
+        files.naming(source),
+        Archive(source, model, device, max_pixels=max_pixels) as archive,
+        progress_bar("unpacking", len(only) or len(archive)) as progress,
+    ):
+        told = api.unpack(archive, target, only or None, force=force, keep_going=keep_going, progress=progress)
+    _report(told.damaged)
+    values = {"input": source, "output": target} | asdict(told)
+    show(values, as_json, f"{source} -> {target} ({told.images:,} images)")
+    context.exit(bool(told.damaged))
+
+
+@click.command()
+@click.argument("source", metavar="IN.vqa")
+@click.option("--model", help="Weights file for a model that is not built in.")
+@DEVICE
+@LIMIT
+@JSON
+@click.pass_context
+def verify(context: click.Context, source: str, model: str | None, device: str, max_pixels: int, as_json: bool) -> None:
+    """Decode every block of an archive, and name the damaged ones."""
+    from .. import files
+    from .reader import Archive
+
+    check_device(device)
+    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
+        with progress_bar("verifying", len(archive)) as progress:
+            damaged = archive.verify(progress)
+        images, blocks = len(archive), len(archive.info().blocks)
+    _report(damaged)
+    values = {"input": source, "images": images, "blocks": blocks, "damaged": [asdict(one) for one in damaged]}
+    state = f"{len(damaged)} damaged" if damaged else "all sound"
+    text = f"{source}: {images:,} images in {blocks} block{'s' * (blocks != 1)}, {state}"
+    show(values, as_json, text)
+    context.exit(bool(damaged))
+
+
+def _report(damaged: Sequence[Damage]) -> None:
+    """The damaged blocks and the names lost with them, on stderr."""
+    from ...bitstream.archive_names import Names, runs_of
+
+    for one in damaged:
+        click.echo(f"damaged: {one.reason}", err=True)
+        for names in (Names([run]) for run in runs_of(one.names)):
+            click.echo(f"lost: {names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}", err=True)
+
+
+def archive_info(source: str, names: bool, as_json: bool) -> None:
+    """What `vqcodec info` prints of an archive. names: also those of the images."""
+    from .. import files
+    from .reader import Archive
+
+    with files.naming(source), Archive(source) as archive:
+        told, listed = archive.info(), list(archive.names) if names else []
+    values = {"kind": "archive"} | asdict(told) | ({"names": listed} if names else {})
+    lines = [f"{'kind':14} archive", f"{'images':14} {told.images}", f"{'bytes total':14} {told.bytes_total}"]
+    lines += [f"{f'block {block.number}':14} {_block_in_words(block)}" for block in told.blocks]
+    show(values, as_json, "\n".join([*lines, *listed]))
+
+
+def _block_in_words(block: BlockTold) -> str:
+    way = " ".join(filter(None, (block.kind, block.model, block.mode)))
+    return f"{block.images:,} images, {block.bytes:,} bytes at {block.offset}: {way}"
+
+
+COMMANDS: dict[str, click.Command] = {"pack": pack, "unpack": unpack, "verify": verify}

@@ -1,0 +1,193 @@
+"""Where sources and archives lie: in the local file system, or at a URL that fsspec knows (s3://, memory://, ...)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol, cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from ..files import FileError
+
+Kind = Literal["file", "folder"]
+Skip = Callable[[str, str], None]
+"""Told of a file that is left out: its name, and why."""
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:.*://)")  # one letter is a drive; zip::s3://... is a chain
+
+
+class Place(Protocol):
+    """A file or folder, wherever it is. Every method raises FileError for what cannot be read."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+
+    def kind(self) -> Kind | None:
+        """What is there; None if nothing is."""
+
+    def size(self) -> int:
+        """Bytes of the file."""
+
+    def open(self) -> BinaryIO:
+        """The file, to be read; it can seek."""
+
+    def walk(self, skip: Skip) -> Iterator[str]:
+        """Names of the folder's files, relative and with /, in ascending order of their parts, without hidden ones.
+
+        skip: told of what is neither a file nor a folder, and of links to folders, which are not followed."""
+
+    def child(self, name: str) -> Place:
+        """The file of a name that `walk` gave."""
+
+
+def place_of(path: str | os.PathLike[str]) -> Place:
+    """The place of a path or URL; nothing is opened yet. Raises FileError for a URL that fsspec does not know."""
+    text = os.fspath(path)
+    if not _URL.match(text):
+        return Local(Path(text))
+    if text.startswith(("file://", "local://")):
+        return Local(Path(url2pathname(urlsplit(text).path)))
+    return _remote(text)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a URL of another place than the local file system."""
+    text = os.fspath(path)
+    return bool(_URL.match(text)) and not text.startswith(("file://", "local://"))
+
+
+@dataclass(frozen=True)
+class Local:
+    """A path of the local file system."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, also for `.`."""
+        return self.path.name or self.path.resolve().name
+
+    def kind(self) -> Kind | None:
+        """As in Place; a device or pipe is an error."""
+        try:
+            if self.path.is_dir():
+                return "folder"
+            if self.path.exists() and not self.path.is_file():
+                raise FileError(f"{self.path} is no regular file")
+            return "file" if self.path.exists() else None
+        except OSError as error:
+            raise FileError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def size(self) -> int:
+        """As in Place."""
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise FileError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def open(self) -> BinaryIO:
+        """As in Place."""
+        if self.kind() == "folder":
+            raise FileError(f"{self.path} is a folder, expected a file")
+        try:
+            return self.path.open("rb")
+        except OSError as error:
+            raise FileError(f"cannot read {self.path}: {error.strerror or error}") from error
+
+    def walk(self, skip: Skip) -> Iterator[str]:
+        """As in Place."""
+        yield from _walk_local(self.path, "", skip)
+
+    def child(self, name: str) -> Local:
+        """As in Place."""
+        return Local(self.path / name)
+
+
+def _walk_local(folder: Path, prefix: str, skip: Skip) -> Iterator[str]:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise FileError(f"cannot read {folder}: {error.strerror or error}") from error
+    for entry in entries:
+        name = prefix + entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk_local(folder / entry.name, f"{name}/", skip)
+        elif entry.is_file():
+            yield name
+        else:
+            skip(name, "link to a folder" if entry.is_dir() else "no regular file")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A path of one of fsspec's file systems."""
+
+    url: str
+    system: Any
+    path: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    def kind(self) -> Kind | None:
+        """As in Place."""
+        if self.attempt(lambda: self.system.isdir(self.path)):
+            return "folder"
+        return "file" if self.attempt(lambda: self.system.exists(self.path)) else None
+
+    def size(self) -> int:
+        """As in Place."""
+        return int(self.attempt(lambda: self.system.size(self.path)))
+
+    def open(self) -> BinaryIO:
+        """As in Place."""
+        return cast(BinaryIO, self.attempt(lambda: self.system.open(self.path, "rb")))
+
+    def walk(self, skip: Skip) -> Iterator[str]:
+        """As in Place; such file systems have no links or devices."""
+        root = self.system._strip_protocol(self.path).rstrip("/")
+        found = self.attempt(lambda: self.system.find(root))
+        names = [path[len(root) :].lstrip("/").split("/") for path in found]
+        yield from ("/".join(parts) for parts in sorted(names) if not any(part.startswith(".") for part in parts))
+
+    def child(self, name: str) -> Remote:
+        """As in Place."""
+        return Remote(f"{self.url.rstrip('/')}/{name}", self.system, f"{self.path.rstrip('/')}/{name}")
+
+    def sibling(self, name: str) -> str:
+        """Path of another file beside this one."""
+        return f"{self.path.rstrip('/').rpartition('/')[0]}/{name}"
+
+    def attempt(self, action: Callable[[], Any]) -> Any:
+        """What the action gives. Raises FileError whatever it raises: each of fsspec's systems has kinds of its own."""
+        try:
+            return action()
+        except Exception as error:
+            raise FileError(f"{self.url}: {error or type(error).__name__}") from error
+
+
+def _remote(url: str) -> Remote:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise FileError(f"{url}: URLs need fsspec: pip install 'vqcodec[remote]'") from error
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except Exception as error:  # ImportError names the package of the protocol, ValueError an unknown one
+        raise FileError(f"{url}: {error or type(error).__name__}") from error
+    return Remote(url, system, path)

@@ -1,0 +1,132 @@
+"""Which images go into a block together: decided from the images alone, as they come, so that the archive is the same
+whoever does the work. Few images are held: those of blocks that are not full yet."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
+
+from ...bitstream.container import MAX_PIXELS
+from ...bitstream.errors import TooLarge, UnsupportedImage
+from ..images import is_binary
+from ..png import SIGNATURE
+from .blocks import MAX_BITS_BACK, MAX_FILES, MAX_FILES_BYTES
+from .library import Candidate
+from .pictures import plane_of, read_item
+from .sources import Item
+from .tasks import Files, Group, Task
+
+_Key = tuple[str, int, tuple[str, ...]]  # mode, side, models
+
+
+def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int = MAX_PIXELS) -> Iterator[Task]:
+    """Tasks that hold the images, numbered from 0 as they come.
+
+    Grey images of the size of candidates go to groups by mode and by the candidates that may take them, all others to
+    blocks of files."""
+    groups: dict[_Key, _Pixels] = {}
+    rest = _Rest()
+    sides = {candidate.side for candidate in candidates}
+    for number, item in enumerate(items):
+        found = _grey(item, sides, max_pixels)
+        if found is None:
+            yield from rest.add(number, item)
+            continue
+        mode, plane = found
+        key = (mode, len(plane), _that_take(plane, candidates))
+        if not key[2]:
+            yield from rest.add(number, item)
+            continue
+        group = groups.setdefault(key, _Pixels())
+        group.add(number, plane)
+        if len(group.numbers) == MAX_BITS_BACK:
+            yield groups.pop(key).task(key)
+    yield from (group.task(key) for key, group in groups.items())
+    yield from rest.flush()
+
+
+@dataclass
+class _Pixels:
+    """A group that is not full yet."""
+
+    numbers: list[int] = field(default_factory=list)
+    planes: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def add(self, number: int, plane: NDArray[np.uint8]) -> None:
+        self.numbers.append(number)
+        self.planes.append(plane)
+
+    def task(self, key: _Key) -> Group:
+        return Group(tuple(self.numbers), key[0], np.stack(self.planes), key[2])
+
+
+@dataclass
+class _Rest:
+    """A block of files that is not full yet."""
+
+    numbers: list[int] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, number: int, item: Item) -> Iterator[Files]:
+        """Yields the block if the image would make it too large, or is its last."""
+        size = _size(item)
+        if self.size + size > MAX_FILES_BYTES:
+            yield from self.flush()
+        self.numbers.append(number)
+        self.items.append(item)
+        self.size += size
+        if len(self.items) == MAX_FILES:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Files]:
+        """Yields the block, unless it is empty."""
+        if self.items:
+            yield Files(tuple(self.numbers), tuple(self.items))
+        self.numbers, self.items, self.size = [], [], 0
+
+
+def _size(item: Item) -> int:
+    if item.array is not None:
+        return item.array.nbytes
+    return len(item.file or b"")
+
+
+def _that_take(plane: NDArray[np.uint8], candidates: Sequence[Candidate]) -> tuple[str, ...]:
+    fit = [candidate for candidate in candidates if candidate.side == len(plane)]
+    binary = any(candidate.binary for candidate in fit) and is_binary(plane)
+    return tuple(candidate.source for candidate in fit if binary or not candidate.binary)
+
+
+def _grey(item: Item, sides: set[int], max_pixels: int) -> tuple[str, NDArray[np.uint8]] | None:
+    """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has one of these sides, else None.
+
+    None also for what cannot be read: that is found out when it is coded."""
+    if not any(_shape(item) == (side, side) for side in sides):
+        return None
+    with suppress(UnsupportedImage, TooLarge):
+        source = read_item(item, max_pixels)
+        plane = plane_of(source)
+        return None if plane is None or plane.shape != _shape(item) else (source.picture.mode, plane)
+    return None
+
+
+def _shape(item: Item) -> tuple[int, ...] | None:
+    """Height and width by the header, None if it cannot be read."""
+    if item.array is not None:
+        return item.array.shape[:2]
+    data = item.file or b""
+    with suppress(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        stream = io.BytesIO(data)
+        image: Image.Image = PngImageFile(stream) if data.startswith(SIGNATURE) else Image.open(stream)
+        return image.height, image.width
+    return None

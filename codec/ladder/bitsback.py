@@ -1,0 +1,306 @@
+"""Many images in one stack by bits-back coding (Townsend et al. 2019, BB-ANS): nearly -ELBO bits each.
+
+To push an image: pop its latents from the stack with the posterior q(z | x) (bits that the decoder gets back), then
+push the pixels with p(x | z) and the latents with p(z). Images go in batches. The first images are coded cleanly: they
+take the latents nearest to the posterior's mean and pop nothing. Then batches grow with what lies on the stack, so that
+popping hardly reaches the bottom and the initial bits are those of the clean images; lanes grow with the batches.
+
+The ladder infers its latents from the top down, in the order in which they are generated, so that all must be popped
+before the first is pushed; the level-wise interleaving of Bit-Swap (Kingma et al. 2019) needs inference from the image
+up. Coarse grids for latents that say little (`GaussianTables`) and the growing batches take its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...bitstream.ans import Bits, Integers, Stack, Tables, bits, joined, supply
+from ...bitstream.errors import Corrupt, Truncated
+from ..family import LOSSLESS, upright
+from .causal import wave_of_pixels
+from .codec import LadderCodec
+from .exact import FRAC_BITS
+from .gaussian import PRECISION, GaussianTables, Normal
+from .model import LadderModel, LatentStep, Step
+from .pixels import PixelStep
+
+MAX_BATCH = 1024
+_HEADER = 3  # bytes
+_MAX_LANES_LOG2 = 8
+_INVERTED = 1 << 15  # of 2^24: how often an image is expected to be brighter than not
+_CLEAN = 2
+_SAMPLE = 64
+_LANE_BITS = 8  # what a lane costs at the end
+_LANE_SHARE = 0.0006  # of the block: what lanes may cost
+_SLACK = 0.9
+_AT_ONCE = 16  # images whose pixels are computed together, so that they stay in the caches
+Draw = Callable[[Normal], Integers]
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Push:
+    """Symbols to push, in the order in which they are popped again. images: whose they are, int64 [n] in [0, B)."""
+
+    symbols: Integers
+    distribution: Bits | Tables | Normal
+    images: Integers
+
+    def take(self, chosen: Integers | slice) -> Push:
+        """Some of the symbols."""
+        return Push(self.symbols[chosen], self.distribution.take(chosen), self.images[chosen])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Batches and lanes of a block, the same for packing and unpacking."""
+
+    count: int
+    lanes_log2: int
+    clean: int
+    growth: int
+
+    def batches(self) -> list[int]:
+        """Sizes: the clean images, then growth / 16 times all images before, from 1 to MAX_BATCH."""
+        sizes: list[int] = []
+        done = 0
+        while done < self.count:
+            wish = (done * self.growth) >> 4 if sizes else self.clean
+            sizes.append(min(max(wish, 1), MAX_BATCH, self.count - done))
+            done += sizes[-1]
+        return sizes
+
+    def lanes(self) -> list[int]:
+        """Of every batch: the greatest power of two within half its images, never fewer than before."""
+        found, most = [], 1
+        for size in self.batches():
+            most = max(most, min(1 << self.lanes_log2, 1 << max(size // 2, 1).bit_length() - 1))
+            found.append(most)
+        return found
+
+    def to_bytes(self) -> bytes:
+        """The payload's header."""
+        return bytes([self.lanes_log2, self.clean, self.growth])
+
+    @classmethod
+    def from_bytes(cls, payload: bytes, count: int) -> Schedule:
+        """Of a payload with `count` images. Raises Truncated, or Corrupt."""
+        if len(payload) < _HEADER:
+            raise Truncated(f"bits-back payload: expected at least {_HEADER} bytes, found {len(payload)}")
+        found = cls(count, *payload[:_HEADER])
+        if found.lanes_log2 > _MAX_LANES_LOG2 or not found.clean or not found.growth:
+            raise Corrupt(f"bits-back payload: impossible header {payload[:_HEADER].hex()}")
+        return found
+
+
+class ArchiveCodec(LadderCodec):
+    """Images of one size to a block's payload and back, by an exact Ladder VAE with Gaussian latents."""
+
+    archives = True
+
+    def __init__(self, model: LadderModel) -> None:
+        """Convert a trained model, or a new one to load stored integers into. Raises ValueError as GaussianTables."""
+        super().__init__(model)
+        self.archive = GaussianTables(model.config)
+
+    @torch.inference_mode()
+    def pack_images(self, pixels: NDArray[np.uint8]) -> bytes:
+        """Payload of images uint8 [N, S, S], N >= 1."""
+        schedule = self._schedule(pixels)
+        stack, done = Stack(), 0
+        for size, lanes in zip(schedule.batches(), schedule.lanes(), strict=True):
+            stack.widen(lanes)
+            pushes = self._pushes(pixels[done : done + size], stack.pop if done else Normal.nearest)
+            for push in reversed(pushes):
+                stack.push(push.symbols, push.distribution)
+            done += size
+        return schedule.to_bytes() + stack.to_bytes()
+
+    @torch.inference_mode()
+    def unpack_images(self, payload: bytes, count: int) -> NDArray[np.uint8]:
+        """Images uint8 [count, S, S]. Raises Truncated, or Corrupt."""
+        schedule = Schedule.from_bytes(payload, count)
+        sizes, lanes = schedule.batches(), schedule.lanes()
+        stack, end = Stack.from_bytes(payload[_HEADER:], lanes[-1]), count
+        pixels = np.empty((count, self.image_size, self.image_size), np.uint8)
+        for number in reversed(range(len(sizes))):
+            stack.narrow(lanes[number])
+            pixels[end - sizes[number] : end] = self._popped(stack, sizes[number], clean=number == 0)
+            end -= sizes[number]
+        stack.finish()
+        return pixels
+
+    @torch.inference_mode()
+    def posterior_log_scales(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
+        """Of every level from the image up, the mean log scale of each channel's posteriors, float64 [C].
+
+        pixels uint8 [N, S, S]; latents nearest to their means stand for samples."""
+        found: dict[int, Tensor] = {}
+        values = self.values(pixels)
+        features = self.features(self.pixels_in(values))
+
+        def answer(step: Step) -> Tensor:
+            assert isinstance(step, LatentStep)
+            scale = self.archive.merged(step, *self._head(step, features))[1]
+            found[step.level] = scale.mean((0, 2, 3)) / 2.0**FRAC_BITS
+            return self.archive.place(step, self._posterior(step, features).nearest())
+
+        _driven(self.generative.walk(len(values), pixels=False), answer)
+        return [found[level] for level in range(self.config.levels)]
+
+    @torch.inference_mode()
+    def cost_bits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """What images uint8 [N, S, S] take, a sample of -ELBO each, bits, float64 [N]. The same every time."""
+        return self._costs(pixels)[0]
+
+    def _costs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bits that images take, and bits of their latents under the posterior, float64 [N] each."""
+        parts = [self._batch_costs(pixels[n : n + MAX_BATCH]) for n in range(0, len(pixels), MAX_BATCH)]
+        taken, popped = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return taken, popped
+
+    def _batch_costs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        popped, used = np.zeros(len(pixels)), 0
+
+        def draw(posterior: Normal) -> Integers:
+            nonlocal used
+            values = supply(used, len(posterior)).astype(np.int64) >> (32 - posterior.precision)
+            used += len(posterior)
+            symbols = posterior.find(values, slice(None))[0]
+            popped.__iadd__(bits(posterior, symbols).reshape(len(pixels), -1).sum(1))
+            return symbols
+
+        taken = np.zeros(len(pixels))
+        for push in self._pushes(pixels, draw):
+            taken += np.bincount(push.images, bits(push.distribution, push.symbols), len(pixels))
+        return taken - popped, popped
+
+    def _schedule(self, pixels: NDArray[np.uint8]) -> Schedule:
+        """What suits these images: lanes that cost little, and batches whose latents' bits lie ready on the stack."""
+        taken, popped = (float(costs.mean()) for costs in self._costs(pixels[:_SAMPLE]))
+        growth = int(16 * _SLACK * taken / popped) if popped else 255
+        lanes = max(1.0, _LANE_SHARE * taken * len(pixels) / _LANE_BITS)
+        return Schedule(len(pixels), min(int(np.log2(lanes)), _MAX_LANES_LOG2), _CLEAN, min(max(growth, 1), 255))
+
+    def _pushes(self, pixels: NDArray[np.uint8], draw: Draw) -> list[Push]:
+        """What to push for images uint8 [B, S, S], in the order of popping; draw gives the latents of a posterior."""
+        inverted = pixels.mean((1, 2)) > 127.5
+        values = self.values(upright(pixels, inverted))
+        features, patches = self.features(self.pixels_in(values)), self.generative.pixels.to_patches(values)
+        images = np.arange(len(pixels))
+        pushes = [Push(inverted.astype(np.int64), _inverted(len(pixels)), images)]
+
+        def answer(step: Step) -> Tensor:
+            if isinstance(step, PixelStep):
+                pushes.append(self._pixel_push(step, patches))
+                return self.generative.pixels.symbols(patches, step)
+            symbols = draw(self._posterior(step, features))
+            pushes.append(Push(symbols, self.archive.prior(step), images.repeat(len(symbols) // len(images))))
+            return self.archive.place(step, symbols)
+
+        context, _ = _driven(self.generative.walk(len(pixels), pixels=not self.config.context), answer)
+        return pushes + (self._causal_pushes(context, patches) if self.config.context else [])
+
+    def _causal_pushes(self, context: Tensor, patches: Tensor) -> list[Push]:
+        """Pixels in raster order are known all at once here, but popped wave by wave."""
+        seen: dict[int, list[Push]] = {}
+        waves: dict[int, list[Integers]] = {}
+        pixels, wave = self.generative.pixels, wave_of_pixels(self.config.image_size, self.config.context).numpy()
+        for first in range(0, len(context), _AT_ONCE):
+            known = patches[first : first + _AT_ONCE]
+
+            def answer(step: PixelStep, known: Tensor = known, first: int = first) -> Tensor:
+                seen.setdefault(step.part, []).append(self._pixel_push(step, known, first))
+                waves.setdefault(step.part, []).append(_waves(wave, step, len(known)))
+                return pixels.symbols(known, step)
+
+            _driven(pixels.walk(context[first : first + _AT_ONCE], known), answer)
+        return _by_wave([(_joined(seen[part]), np.concatenate(waves[part])) for part in seen], len(set(wave)))
+
+    def _pixel_push(self, step: PixelStep, patches: Tensor, first: int = 0) -> Push:
+        """The pixels of a step; first: number of the first image."""
+        symbols = self.generative.pixels.symbols(patches, step)
+        return Push(_flat(symbols), self.archive.pixels(step, self.exp.double()), first + _owners(step, symbols))
+
+    def _popped(self, stack: Stack, size: int, clean: bool) -> NDArray[np.uint8]:
+        """A batch of images uint8 [size, S, S], the inverse of pushing it."""
+        inverted = stack.pop(_inverted(size)).astype(np.bool_)
+        drawn: list[tuple[LatentStep, Integers]] = []
+
+        def answer(step: Step) -> Tensor:
+            if isinstance(step, PixelStep):
+                symbols = stack.pop(self.archive.pixels(step, self.exp.double()))
+                return torch.from_numpy(symbols).to(self.device).view(step.scores.shape[:2])
+            drawn.append((step, stack.pop(self.archive.prior(step))))
+            return self.archive.place(*drawn[-1])
+
+        _, patches = _driven(self.generative.walk(size), answer)
+        assert patches is not None
+        values = self._from_patches(patches)
+        if not clean:
+            features = self.features(self.pixels_in(values.long()))
+            for step, symbols in reversed(drawn):
+                stack.push(symbols, self._posterior(step, features))
+        return self._shown(values, inverted)
+
+    def _posterior(self, step: LatentStep, features: Sequence[Tensor]) -> Normal:
+        return self.archive.posterior(step, *self._head(step, features))
+
+    def _head(self, step: LatentStep, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.inference.head(step.level, features[step.level], LOSSLESS)
+
+
+def _driven(walk: Generator[S, Tensor, R], answer: Callable[[S], Tensor]) -> R:
+    """Answers every step of a walk; what the walk returns."""
+    try:
+        step = next(walk)
+        while True:
+            step = walk.send(answer(step))
+    except StopIteration as stop:
+        result: R = stop.value
+        return result
+
+
+def _joined(pushes: Sequence[Push]) -> Push:
+    """Pixels of one part, one push after another."""
+    symbols, images = (np.concatenate([getattr(push, name) for push in pushes]) for name in ("symbols", "images"))
+    return Push(symbols, joined([push.distribution for push in pushes]), images)
+
+
+def _by_wave(parts: Sequence[tuple[Push, Integers]], waves: int) -> list[Push]:
+    """Pushes of all parts of the pixels, with their waves, wave by wave."""
+    found = []
+    for push, wave in parts:
+        order = np.argsort(wave, kind="stable")
+        ends = np.searchsorted(wave[order], np.arange(waves + 1))
+        found.append((push.take(order), ends))
+    return [push.take(slice(ends[n], ends[n + 1])) for n in range(waves) for push, ends in found]
+
+
+def _waves(wave: Integers, step: PixelStep, images: int) -> Integers:
+    """The wave of every symbol of a step in which all pixels are known. wave: of every pixel."""
+    found: Integers = np.tile(wave, images) if step.chosen is None else wave[_flat(step.chosen.nonzero()[:, 1])]
+    return found
+
+
+def _inverted(size: int) -> Bits:
+    return Bits(np.full(size, _INVERTED), PRECISION)
+
+
+def _owners(step: PixelStep, symbols: Tensor) -> Integers:
+    """Which image every symbol [B, P], or [M, 1] of chosen pixels, belongs to, int64."""
+    if step.chosen is None:
+        return np.arange(len(symbols)).repeat(symbols.shape[1])
+    return _flat(step.chosen.nonzero()[:, 0])
+
+
+def _flat(x: Tensor) -> Integers:
+    flat: Integers = x.flatten().cpu().numpy()
+    return flat
