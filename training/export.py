@@ -127,8 +127,7 @@ def _architecture(codec: VQCodec | LadderCodec) -> str:
 
 def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec | LadderCodec) -> str:
     parameters = sum(tensor.numel() for tensor in codec.state_dict().values())
-    gaussian = isinstance(recipe.model, LadderConfig) and recipe.model.posterior == "gaussian"
-    measured = f"{recipe.data}-binary --samples 5000" if gaussian else f"{recipe.data} --split test"
+    measured = _measurement(recipe)
     return f"""# {recipe.name}
 
 - **Family**: {_architecture(codec)}.
@@ -139,5 +138,16 @@ def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec 
 - **Size**: {parameters:,} integers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
 - **Configuration**: `{json.dumps(dataclasses.asdict(recipe.model))}`
 
-Results: `vqcodec eval {recipe.name} --data {measured}`, in the README.
+Results: `{measured}`, in the README.
 """
+
+
+def _measurement(recipe: Recipe) -> str:
+    """The command that measures a model."""
+    model = recipe.model
+    if not isinstance(model, LadderConfig) or model.posterior == "uniform":
+        return f"vqcodec eval {recipe.name} --data {recipe.data} --split test"
+    if model.context:
+        binary = "-binary" if model.likelihood == "bernoulli" else ""
+        return f"vqcodec bench archive --data {recipe.data}{binary}"
+    return f"vqcodec eval {recipe.name} --data {recipe.data}-binary --samples 5000"

@@ -89,6 +89,7 @@ def unpack(
     device: str = "cpu",
     force: bool = False,
     keep_going: bool = False,
+    jobs: int = 1,
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Unpacked:
@@ -96,15 +97,16 @@ def unpack(
 
     The target appears whole or not at all. source: a path or URL; or an open archive, which knows model, device and
     max_pixels. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
-    in. keep_going: leave damaged blocks out and return them, instead of raising. progress: called with the number of
+    in. keep_going: leave damaged blocks out and return them, instead of raising. jobs: processes, 0 for one per core.
+    progress: called with the number of
     images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
     into one array."""
     if isinstance(source, Archive):
-        return _unpack(source, target, only, force, keep_going, progress)
+        return _unpack(source, target, only, force, keep_going, jobs, progress)
     if _same_file(source, target):
         raise FileError(f"{os.fspath(target)} is the archive itself; name another output")
     with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
-        return _unpack(archive, target, only, force, keep_going, progress)
+        return _unpack(archive, target, only, force, keep_going, jobs, progress)
 
 
 def _unpack(
@@ -113,13 +115,14 @@ def _unpack(
     only: Sequence[str] | None,
     force: bool,
     keep_going: bool,
+    jobs: int,
     progress: Callable[[int], None],
 ) -> Unpacked:
     damaged: list[Damage] = []
     names, done = archive.names, 0
     numbers = range(len(names)) if only is None else sorted({number_of(names, name) for name in only})
     with open_sink(target, numbers, names.__getitem__, force) as put:
-        for number, stored in archive.stored(numbers, damaged.append if keep_going else None, progress):
+        for number, stored in archive.stored(numbers, damaged.append if keep_going else None, progress, jobs):
             put(number, names[number], stored)
             done += 1
         if damaged and not done:

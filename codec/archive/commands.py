@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from .reader import BlockTold, Damage
 
 
+_JOBS = click.option("--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes; 0: one per core.")
+
+
 @click.command()
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.argument("target", metavar="OUT.vqa")
 @click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
-@click.option("--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes; 0: one per core.")
+@_JOBS
 @click.option("--ray", metavar="ADDRESS", help="Pack on a Ray cluster: local, auto, or ray://HOST:PORT.")
 @click.option("--strict", is_flag=True, help="Fail where a file is no image or damaged, instead of noting it.")
 @DEVICE
@@ -78,6 +81,7 @@ def _refuse(name: str, reason: str) -> None:
 @click.option("--only", metavar="NAME", multiple=True, help="Only the image of this name; may be repeated.")
 @click.option("--keep-going", is_flag=True, help="Unpack what can be read of a damaged archive.")
 @click.option("--model", help="Weights file for a model that is not built in.")
+@_JOBS
 @DEVICE
 @FORCE
 @LIMIT
@@ -90,6 +94,7 @@ def unpack(
     only: tuple[str, ...],
     keep_going: bool,
     model: str | None,
+    jobs: int,
     device: str,
     force: bool,
     max_pixels: int,
@@ -101,12 +106,15 @@ def unpack(
     from .reader import Archive
 
     check_device(device)
+    use_one_thread()
     with (
         files.naming(source),
         Archive(source, model, device, max_pixels=max_pixels) as archive,
         progress_bar("unpacking", len(only) or len(archive)) as progress,
     ):
-        told = api.unpack(archive, target, only or None, force=force, keep_going=keep_going, progress=progress)
+        told = api.unpack(
+            archive, target, only or None, force=force, keep_going=keep_going, jobs=jobs, progress=progress
+        )
     _report(told.damaged)
     values = {"input": source, "output": target} | asdict(told)
     show(values, as_json, f"{source} -> {target} ({told.images:,} images)")
@@ -116,19 +124,23 @@ def unpack(
 @click.command()
 @click.argument("source", metavar="IN.vqa")
 @click.option("--model", help="Weights file for a model that is not built in.")
+@_JOBS
 @DEVICE
 @LIMIT
 @JSON
 @click.pass_context
-def verify(context: click.Context, source: str, model: str | None, device: str, max_pixels: int, as_json: bool) -> None:
+def verify(
+    context: click.Context, source: str, model: str | None, jobs: int, device: str, max_pixels: int, as_json: bool
+) -> None:
     """Decode every block of an archive, and name the damaged ones."""
     from .. import files
     from .reader import Archive
 
     check_device(device)
+    use_one_thread()
     with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
         with progress_bar("verifying", len(archive)) as progress:
-            damaged = archive.verify(progress)
+            damaged = archive.verify(progress, jobs)
         images, blocks = len(archive), len(archive.info().blocks)
     _report(damaged)
     values = {"input": source, "images": images, "blocks": blocks, "damaged": [asdict(one) for one in damaged]}

@@ -62,11 +62,14 @@ def conv2d(x: Tensor, weight: Weight, stride: int, padding: int) -> Tensor:
     """Convolution with zero padding: float64 integers [B, in, H, W], |x| <= 2**18 -> sums float64 [B, out, H', W']."""
     digits = _digits_for(x, weight)
     height, width = weight.stored.shape[2:]
-    if digits is None and (height, width, stride, padding) == (1, 1, 1, 0):  # PyTorch would go image by image
-        return torch.matmul(x.permute(0, 2, 3, 1), weight.double.flatten(1).T).permute(0, 3, 1, 2)
     if digits is None or height != width:
         return nn.functional.conv2d(x, weight.double, stride=stride, padding=padding)
     return _convolve(x.permute(0, 2, 3, 1), digits, height, stride, padding).permute(0, 3, 1, 2)
+
+
+def takes_int8(x: Tensor, weight: Weight) -> bool:
+    """Whether products of x with the weight go through int8. Raises ValueError, RuntimeError as `selected`."""
+    return _digits_for(x, weight) is not None
 
 
 def _digits_for(x: Tensor, weight: Weight) -> Tensor | None:

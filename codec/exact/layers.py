@@ -85,16 +85,16 @@ class _ExactLayer(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._derived: dict[str, tuple[Tensor, Any]] = {}
+        self._derived: dict[tuple[str, str], tuple[Tensor, Any]] = {}
         self.register_load_state_dict_post_hook(_forget_derived)  # type: ignore[no-untyped-call]
 
-    def _derive(self, name: str, derive: Callable[[Tensor], T]) -> T:
-        """derive(buffer `name`), remembered for as long as the buffer is the same tensor."""
+    def _derive(self, name: str, derive: Callable[[Tensor], T], form: str = "") -> T:
+        """derive(buffer `name`), remembered for as long as the buffer is the same tensor. form: tells several apart."""
         stored: Tensor = getattr(self, name)
-        source, value = self._derived.get(name, (None, None))
+        source, value = self._derived.get((name, form), (None, None))
         if source is not stored:
             value = derive(stored)
-            self._derived[name] = stored, value
+            self._derived[name, form] = stored, value
         return cast(T, value)
 
 
@@ -122,13 +122,25 @@ class _Weighted(_ExactLayer):
         sums.add_(self._derive("bias", Tensor.double))
         return sums.mul_(scale).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
+    def _rows(self, x: Tensor) -> Tensor:
+        """Float64 integers [..., in] -> [..., out], the weights being a matrix or 1x1 kernels."""
+        weight = self._derive("weight", backend.Weight)
+        if backend.takes_int8(x, weight):
+            return self._requantise(backend.linear(x, weight))
+        # The bias as part of the product, and the power of two as part of both: as exact, and fewer passes over memory.
+        scale = 2.0 ** -int(self.shift)
+        matrix = self._derive("weight", lambda stored: stored.double().flatten(1).T.mul(scale), "scaled")
+        bias = self._derive("bias", lambda stored: stored.double().mul(scale), "scaled")
+        y = torch.addmm(bias, x.reshape(-1, x.shape[-1]), matrix)
+        return y.floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).view(*x.shape[:-1], len(bias))
+
 
 class ExactLinear(_Weighted):
     """Fully connected layer, weight [out, in]: float64 integers [..., in] -> [..., out]."""
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring for the arithmetic."""
-        return self._requantise(backend.linear(x, self._derive("weight", backend.Weight)))
+        return self._rows(x)
 
 
 class ExactConv2d(_Weighted):
@@ -142,6 +154,8 @@ class ExactConv2d(_Weighted):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the module's docstring for the arithmetic."""
+        if self.weight.shape[2:] == (1, 1) and self.stride == 1 and not self.padding:
+            return self._rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # PyTorch would go image by image
         sums = backend.conv2d(x, self._derive("weight", backend.Weight), self.stride, self.padding)
         return self._requantise(sums.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 

@@ -134,6 +134,7 @@ class ArchiveCodec(LadderCodec):
             stack.narrow(lanes[number])
             pixels[end - sizes[number] : end] = self._popped(stack, sizes[number], clean=number == 0)
             end -= sizes[number]
+        stack.narrow(1)
         stack.finish()
         return pixels
 
