@@ -7,12 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..bitstream.errors import ModelMismatch
 from .weights_file import Description, describe, read_tensors, sha256
 
 if TYPE_CHECKING:
+    from .ladder.bitsback import ArchiveCodec
     from .ladder.codec import LadderCodec
     from .vq.codec import VQCodec
 
@@ -170,6 +171,8 @@ def read(path: Path, description: Description) -> VQCodec | LadderCodec:
         with torch.random.fork_rng(devices=[]):
             codec = build(description.config)
         codec.load_state_dict(read_tensors(path), assign=True)
+        if packs(description):
+            cast("ArchiveCodec", codec).archive.check()
     except (RuntimeError, ValueError) as error:
         raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
     return codec

@@ -76,17 +76,27 @@ _EVAL_OPTIONS: tuple[_Option, ...] = (
 )
 
 
+_MODEL: _Option = click.argument("model")
+_MODELS: _Option = click.argument("model", metavar="MODEL...", nargs=-1, required=True)
+_ARCHIVE_MODEL: _Option = click.option(
+    "--model", default="auto", show_default=True, help="auto, a model for archives, or its weights file."
+)
+_JOBS: _Option = click.option(
+    "--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes that code; 0: one per core."
+)
+
+
 def _measurement(
     module: str,
     doc: str,
-    models: bool = False,
+    model: _Option = _MODEL,
     peers: bool = False,
     options: Sequence[_Option] = (),
 ) -> Callable[..., None]:
-    """A command that runs `measure` of a module of `eval` and shows its `table`. models: whether it takes several.
+    """A command that runs `measure` of a module of `eval` and shows its `table`. model: how it is told what to measure.
     peers: whether learned peers can be added.  options: of this command alone; `measure` gets all but `report`."""
 
-    @click.argument("model", metavar="MODEL...", nargs=-1, required=True) if models else click.argument("model")
+    @model
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
     @click.option("--split", default="test", show_default=True)
     @click.option("--data-dir", type=PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
@@ -257,10 +267,14 @@ Also, by family: codebook use; or KL, active units and -ELBO."""
 _SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
 _RD_DOC = "Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named."
 _LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
+_ARCHIVE_DOC = """Pack a data set into one archive and unpack it, by real processes: size, time, memory.
+
+Beside it: -ELBO of the same model, initial bits, and classical codecs on the whole set."""
 evaluate = click.command("eval")(_measurement(".model", _EVAL_DOC, options=_EVAL_OPTIONS))
 bench.command("speed")(_measurement(".bench.speed", _SPEED_DOC))
-bench.command("rd")(_measurement(".bench.rd", _RD_DOC, models=True, peers=True))
-bench.command("lossless")(_measurement(".bench.lossless", _LOSSLESS_DOC, models=True))
+bench.command("rd")(_measurement(".bench.rd", _RD_DOC, model=_MODELS, peers=True))
+bench.command("archive")(_measurement(".bench.archives", _ARCHIVE_DOC, _ARCHIVE_MODEL, options=(_JOBS,)))
+bench.command("lossless")(_measurement(".bench.lossless", _LOSSLESS_DOC, model=_MODELS))
 
 
 @click.group()

@@ -2,12 +2,14 @@
 
 Every image is encoded with every batch size, thread count, oneDNN setting and back end of exact sums (and device). All
 files must be the same bytes, and decode to the same pixels under every setting. The tables that symbols are coded with
-are compared with the int64 oracle's. `--write FILE` keeps the files in one .npz, `--check FILE` compares with and
+are compared with the int64 oracle's. A model of archives makes one archive of all images, in batches that its format
+fixes; the oracle does not know it. `--write FILE` keeps the files in one .npz, `--check FILE` compares with and
 decodes those made on another machine."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 import zipfile
@@ -22,15 +24,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bitstream.archive import Writer
 from ..bitstream.errors import UnsupportedImage, VqcodecError
 from ..codec import api, models
+from ..codec.archive.blocks import MAX_BITS_BACK, bits_back_block
+from ..codec.archive.library import BUILT_IN
+from ..codec.archive.reader import Archive
 from ..codec.exact.oracle import prior_frequencies, stored
 from ..codec.family import LOSSLESS
 from ..codec.ladder import oracle as ladder_oracle
+from ..codec.ladder.bitsback import MAX_BATCH
 from ..codec.ladder.codec import LadderCodec
 from ..codec.ladder.model import Step
 from ..codec.models import Model
 from ..codec.vq.codec import VQCodec
+from ..codec.weights_file import describe
 from ..training.datasets import load
 from . import files
 from .environment import environment, line
@@ -94,10 +102,15 @@ class Files:
             np.savez_compressed(stream, source=self.source, lengths=lengths, data=data, pixels=self.pixels)
 
 
-def settings(devices: Sequence[str]) -> list[Setting]:
+def packs(model: str) -> bool:
+    """Whether a model, by its name or weights file, is one of archives. Raises ModelMismatch."""
+    return models.packs(describe(models.find(model)))
+
+
+def settings(devices: Sequence[str], batches: Sequence[int] = BATCHES) -> list[Setting]:
     """The matrix. Threads, oneDNN and back ends concern the CPU alone."""
-    cpu = [Setting("cpu", batch, threads, *mode) for batch, threads, mode in product(BATCHES, THREADS, CPU_MODES)]
-    other = [Setting(device, batch, 1, *CPU_MODES[0]) for device in devices if device != "cpu" for batch in BATCHES]
+    cpu = [Setting("cpu", batch, threads, *mode) for batch, threads, mode in product(batches, THREADS, CPU_MODES)]
+    other = [Setting(device, batch, 1, *CPU_MODES[0]) for device in devices if device != "cpu" for batch in batches]
     return cpu + other
 
 
@@ -116,6 +129,8 @@ def setting_for(model: Model, quality: int | None, lossless: bool) -> int:
 def encode(images: Images, model: str, number: int, setting: Setting) -> list[bytes]:
     """Files of images uint8 [N, S, S] at setting `number` of the model, made under a setting of the machine."""
     with _under(setting):
+        if packs(model):
+            return [_archive(images, model, setting.device)]
         loaded = models.load(model, setting.device)
         asked = files.ask(number, loaded.codec.lossy_settings)
         parts = [
@@ -128,6 +143,8 @@ def encode(images: Images, model: str, number: int, setting: Setting) -> list[by
 def decode(blobs: Sequence[bytes], model: str, setting: Setting) -> Images:
     """Pixels uint8 [N, S, S] of files, decoded under a setting."""
     with _under(setting):
+        if packs(model):
+            return np.concatenate([_images(blob, model, setting.device) for blob in blobs])
         parts = [
             files.decode(blobs[start : start + setting.batch], model, setting.device)
             for start in range(0, len(blobs), setting.batch)
@@ -135,12 +152,28 @@ def decode(blobs: Sequence[bytes], model: str, setting: Setting) -> Images:
     return np.concatenate(parts)
 
 
+def _archive(images: Images, model: str, device: str) -> bytes:
+    """An archive of images uint8 [N, S, S] that are all packed by the model."""
+    packer, stream = BUILT_IN.load(model, device), io.BytesIO()
+    writer = Writer(stream)
+    for first in range(0, len(images), MAX_BITS_BACK):
+        part = images[first : first + MAX_BITS_BACK]
+        writer.add(bits_back_block(range(first, first + len(part)), "L", part, packer))
+    writer.finish([f"{number:08}" for number in range(len(images))])
+    return stream.getvalue()
+
+
+def _images(archive: bytes, model: str, device: str) -> Images:
+    return np.stack(list(Archive(io.BytesIO(archive), model, device, "numpy")))
+
+
 def matrix(images: Images, model: str, number: int, devices: Sequence[str] = ("cpu",)) -> tuple[Files, list[Outcome]]:
     """Files of setting `number` of the model, made under the first setting, and what every setting makes of the images
     and of these files."""
-    first, *others = settings(devices)
+    archive = packs(model)
+    first, *others = settings(devices, (MAX_BATCH,) if archive else BATCHES)
     blobs = encode(images, model, number, first)
-    source = models.load(model).sha256.hex() + _sha256([images.tobytes()]) + f"/{number}"
+    source = models.load(model, archive=archive).sha256.hex() + _sha256([images.tobytes()]) + f"/{number}"
     reference = Files(source, blobs, decode(blobs, model, first))
     outcomes = [Outcome(first, _sha256(blobs), _sha256([reference.pixels.tobytes()]))]
     for setting in others:
@@ -202,7 +235,7 @@ def against_files(here: Files, there: Files, model: str, device: str) -> tuple[A
     files = sum(ours != theirs for ours, theirs in zip(here.blobs, there.blobs, strict=True))
     pixels = decode(there.blobs, model, Setting(device, api.BATCH, torch.get_num_threads(), *CPU_MODES[0]))
     wrong = int((pixels != there.pixels).any((1, 2)).sum())
-    return Agreement(len(here.blobs), files), Agreement(len(here.blobs), wrong)
+    return Agreement(len(here.blobs), files), Agreement(len(here.pixels), wrong)
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -278,10 +311,11 @@ def main(
     try:
         images = load(data, split, data_dir).images[:limit]
         there = Files.read(check) if check else None
-        loaded = models.load(model, device)
+        archive = packs(model)
+        loaded = models.load(model, device, archive)
         number = setting_for(loaded, quality, lossless)
         here, outcomes = matrix(images, model, number, [device])
-        told = {"oracle's tables": against_oracle(loaded, images[:oracle], number)}
+        told = {} if archive else {"oracle's tables": against_oracle(loaded, images[:oracle], number)}
         if there:
             names = (f"files of {check}", f"pixels of {check}")
             told |= dict(zip(names, against_files(here, there, model, device), strict=True))

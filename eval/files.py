@@ -252,7 +252,8 @@ def page(result: dict[str, Any], tables: Sequence[Table]) -> str:
 
 def text(result: dict[str, Any], tables: Sequence[Table]) -> str:
     """The same of tables that have columns of their own."""
-    return _page(result, "\n".join(f"-- {table.title}\n{aligned([table.head, *table.rows])}" for table in tables))
+    parts = [f"-- {table.title}\n{aligned([table.head, *table.rows])}\n{table.note}".rstrip() for table in tables]
+    return _page(result, "\n".join(parts))
 
 
 def _page(result: dict[str, Any], body: str) -> str:

@@ -13,6 +13,7 @@ import click
 from ..bitstream.errors import VqcodecError
 from ..codec import files
 from . import beta, experiments, gaussian, vq
+from .bench import archives
 from .environment import line
 from .tables import Table, markdown
 
@@ -79,6 +80,14 @@ CHAPTERS = (
         "The weight of the VQ-VAE's commitment term", "beta-mnist.json",
         "python -m vqcodec.eval.beta --data mnist --out docs/results/beta-mnist.json",
         beta.tables,
+    ),
+    *(
+        Chapter(
+            f"Archives: {data}", f"archive-{data}.json",
+            f"vqcodec bench archive --data {data} --out docs/results/archive-{data}.json",
+            archives.tables,
+        )
+        for data in ("mnist", "omniglot28", "mnist-binary", "omniglot28-binary")
     ),
 )  # fmt: skip
 

@@ -139,6 +139,39 @@ def tiny_gaussian(
     return _trained(tiny_gaussian_recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-gaussian"))
 
 
+def _tiny_archive(name: str, **model: object) -> LadderRecipe:
+    """40 steps of all eight digits on two small dense levels and pixels in raster order."""
+    config = LadderConfig(
+        form="mlp", latents=(6, 4), widths=(24, 16), grids=(1, 1), posterior="gaussian", skip=False, batch_norm=True,
+        leak=3, context=2, stages=(Stage(784, 12, 1),), pixel_features=3, **model,
+    )  # fmt: skip
+    schedule = LadderTrain(
+        epochs=40, batch_size=8, learning_rate=2e-2, ladder_rate=1.0, warmup_steps=5, kl_warmup=0.5, precision="float32"
+    )
+    return LadderRecipe(name, "mnist", "for tests", config, schedule)
+
+
+@pytest.fixture(scope="session")
+def tiny_archive_recipe() -> LadderRecipe:
+    """A Ladder VAE for archives of 8-bit pixels."""
+    return _tiny_archive("tiny-archive", likelihood="categorical")
+
+
+@pytest.fixture(scope="session")
+def tiny_archive(
+    tmp_path_factory: pytest.TempPathFactory, tiny_archive_recipe: LadderRecipe, digit_set: Dataset
+) -> Path:
+    """Weights file of a small model for archives of 8-bit digits; its run's checkpoint lies beside it."""
+    return _trained(tiny_archive_recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-archive"))
+
+
+@pytest.fixture(scope="session")
+def tiny_archive_binary(tmp_path_factory: pytest.TempPathFactory, digit_set: Dataset) -> Path:
+    """Weights file of a small model for archives of binary digits (pixels 0 and 255)."""
+    recipe = _tiny_archive("tiny-archive-binary")
+    return _trained(recipe, digit_set.images, digit_set, tmp_path_factory.mktemp("tiny-archive-binary"))
+
+
 @pytest.fixture(scope="session")
 def binary_digits(digits: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The real digits, every pixel sampled once: uint8 [8, 28, 28] of 0 and 255."""

@@ -5,6 +5,7 @@ PYTHONPATH=.links python tests/test_golden_models.py
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import vqcodec
+from vqcodec.bitstream.archive import BITS_BACK, Reader, Writer
 from vqcodec.codec import models
+from vqcodec.codec.archive.blocks import bits_back_block, kind_of
+from vqcodec.codec.archive.library import BUILT_IN
 from vqcodec.training.datasets import binarise
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"
 QUALITIES = {"q1": 1, "q50": 50, "q100": 100}
+ARCHIVED = {description.name: number for number, description in models.for_archives().items()}
+MODES = {7: "L", 8: "RGB", 9: "1", 10: "L"}
+"""Of the images in the archives, by the model's number: all that there are."""
 
 
 def cases() -> list[tuple[str, str]]:
@@ -31,10 +38,16 @@ def cases() -> list[tuple[str, str]]:
     ]
 
 
+def real_images(model: str) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.load(
+        HERE / "images" / ("mnist_test_8.npy" if "mnist" in model else "omniglot28_test_8.npy")
+    )
+    return pixels
+
+
 def original(model: str, case: str) -> NDArray[np.generic]:
     """A real image per case, the last one of every model on a bright background; bool for mode 1."""
-    pixels = np.load(HERE / "images" / ("mnist_test_8.npy" if "mnist" in model else "omniglot28_test_8.npy"))
-    image = pixels[QUALITIES.get(case, 3) % 7]
+    image = real_images(model)[QUALITIES.get(case, 3) % 7]
     if model.endswith("-binary"):
         image = binarise(image[None], case)[0]
     if case in ("q100", "lossless-L"):
@@ -48,6 +61,27 @@ def encoded(model: str, case: str) -> bytes:
 
 def stem(model: str, case: str) -> Path:
     return GOLDEN / f"good-{model}-{case}"
+
+
+def originals(model: str) -> NDArray[np.uint8]:
+    """Five real images, the fourth on a bright background."""
+    pixels = real_images(model)[:5]
+    pixels = binarise(pixels, "archive") if model.endswith("-binary") else pixels.copy()
+    pixels[3] = 255 - pixels[3]
+    return pixels
+
+
+def packed(model: str) -> bytes:
+    """An archive of one block (`vqcodec.pack` would store so few images as files)."""
+    stream = io.BytesIO()
+    writer = Writer(stream)
+    writer.add(bits_back_block(range(5), MODES[ARCHIVED[model]], originals(model), BUILT_IN.load(model, "cpu")))
+    writer.finish([f"{number}.png" for number in range(5)])
+    return stream.getvalue()
+
+
+def archive_path(model: str) -> Path:
+    return GOLDEN / f"good-{model}.vqa"
 
 
 @pytest.mark.parametrize(("model", "case"), cases())
@@ -70,6 +104,25 @@ def test_every_golden_file_of_a_model_has_its_case() -> None:
     """A model that is missing, whose golden files are there, would go untested."""
     named = {path.stem for path in GOLDEN.glob("good-*.png")}
     assert named == {stem(model, case).name for model, case in cases()}
+    archives = {name for name in models.ARCHIVE.values() if archive_path(name).exists()}
+    assert archives == set(ARCHIVED)
+
+
+@pytest.mark.parametrize("model", ARCHIVED)
+def test_the_archive_holds_the_images(model: str) -> None:
+    with vqcodec.Archive(archive_path(model)) as archive:
+        assert list(archive.names) == [f"{number}.png" for number in range(5)]
+        for image, expected in zip(archive, originals(model), strict=True):
+            assert image.mode == MODES[ARCHIVED[model]]
+            assert np.array_equal(image.convert("L"), expected)
+
+
+@pytest.mark.parametrize("model", ARCHIVED)
+def test_the_images_are_packed_to_the_archive(model: str) -> None:
+    blob = packed(model)
+    assert blob == archive_path(model).read_bytes()
+    (block,) = Reader(io.BytesIO(blob)).blocks
+    assert kind_of(BITS_BACK, block.extra) == ("bits-back", model, MODES[ARCHIVED[model]])
 
 
 if __name__ == "__main__":
@@ -77,3 +130,5 @@ if __name__ == "__main__":
         content = encoded(name, kind)
         stem(name, kind).with_suffix(".vqc").write_bytes(content)
         vqcodec.decode(content).save(stem(name, kind).with_suffix(".png"))
+    for name in ARCHIVED:
+        archive_path(name).write_bytes(packed(name))

@@ -79,7 +79,8 @@ class CausalPixels(nn.Module):
         features = self.features(context).flatten(2).mT
         canvas = self._canvas(values if known is None else known)
         for number, places in enumerate(self.waves if known is None else [torch.arange(len(self.place))]):
-            near = canvas[:, self.near[places].flatten()].view(len(context), len(places), -1)
+            near = canvas.index_select(1, self.near[places].flatten().to(canvas.device))
+            near = near.view(len(context), len(places), -1)
             hidden = self.net(torch.cat([near, features[:, places]], 2))
             values[:, places] = yield from self._value(number, places, hidden)
             if known is None:

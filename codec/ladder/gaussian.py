@@ -65,6 +65,7 @@ class GaussianTables(nn.Module):
         logits = torch.arange(-_ODDS_LIMIT * _UNIT, _ODDS_LIMIT * _UNIT + 1, dtype=torch.float64) / _UNIT
         odds = torch.sigmoid(logits).mul(2**PRECISION).round().clamp(1, 2**PRECISION - 1)
         self.register_buffer("odds", odds.to(torch.int32))
+        self.levels = config.levels
         for level, channels in enumerate(config.latents):
             self.register_buffer(f"steps{level}", torch.zeros(channels, dtype=torch.int64))
 
@@ -72,6 +73,13 @@ class GaussianTables(nn.Module):
         """Log2 of the steps of a level's channels, in units of 2^-FRAC_BITS: int64 [C] in [0, MAX_STEP_LOG2]."""
         found: Tensor = getattr(self, f"steps{level}")
         return found
+
+    def check(self) -> None:
+        """Raises ValueError for grids that no export makes."""
+        for level in range(self.levels):
+            low, high = (int(value) for value in self.steps(level).aminmax())
+            if low < 0 or high > MAX_STEP_LOG2:
+                raise ValueError(f"archive.steps{level}: expected 0..{MAX_STEP_LOG2}, found {low}..{high}")
 
     def prior(self, step: LatentStep) -> Normal:
         """The prior of a level's latents [B * C * side * side]."""

@@ -19,7 +19,7 @@ Level = tuple[np.ndarray, Bits | Tables]
 LANES = (1, 2, 7, 64)
 PRECISION = 24
 MASK = (1 << 64) - 1
-laws = settings(deadline=None, derandomize=True, max_examples=60)
+laws = settings(deadline=None, derandomize=True, max_examples=30)
 
 # Stated here, derived twice: by `split_mix` below, and as the published outputs of SplitMix64 from seed 0
 # (0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F, 0xF88BB8A8724C81EC, 0x1B39896A51A8749B).
@@ -315,7 +315,8 @@ def test_an_empty_stack_gives_the_supply() -> None:
     stack.widen(6)
     assert stack.states[1:].tolist() == [(1 << 32) | word for word in reversed(GOLDEN_SUPPLY)]
     stack.widen(8)  # and goes on where it ended
-    assert sorted(int(state) & 0xFFFFFFFF for state in stack.states[6:]) == sorted(split_mix(7)[5:])
+    assert stack.states[6:].tolist() == [(1 << 32) | word for word in reversed(split_mix(7)[5:])]
+    stack.narrow(6)
     stack.narrow(1)
     assert stack._words[: len(stack)].tolist() == split_mix(7)[::-1]
     stack.finish()

@@ -107,6 +107,15 @@ def test_uneven_kernel() -> None:
     check(ExactConv2d(*weighted((3, 20, 1, 3), 0, 12), 1, 0), integers((2, 20, 5, 6), 32767, 1))
 
 
+@pytest.mark.parametrize(
+    ("batch", "channels", "height", "width"), [(0, 3, 2, 2), (1, 40, 1, 1), (5, 40, 1, 1), (3, 3, 5, 6)]
+)
+def test_convolutions_of_one_position_are_products(batch: int, channels: int, height: int, width: int) -> None:
+    for stride, padding in ((1, 0), (2, 0), (1, 1)):
+        layer = ExactConv2d(*weighted((7, channels, 1, 1), 0, 14), stride, padding)
+        check(layer, integers((batch, channels, height, width), 32767, 1))
+
+
 def test_more_images_than_fit_one_chunk() -> None:
     check(ExactConv2d(*weighted((16, 16, 3, 3), 0, 14), 1, 1), integers((70, 16, 14, 14), 5000, 1))
 

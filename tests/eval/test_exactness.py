@@ -194,3 +194,27 @@ def test_command(tiny_model: Path, digits8: str, tmp_path: Path) -> None:
     ran = CliRunner().invoke(exactness.main, [*arguments, "--check", str(tmp_path / "none.npz")])
     assert ran.exit_code == 1
     assert ran.stderr.startswith("Error: cannot read")
+
+
+@pytest.mark.parametrize("weights", ["tiny_archive", "tiny_archive_binary"])
+def test_archives(weights: str, binary_digits: NDArray[np.uint8], request: pytest.FixtureRequest) -> None:
+    model = str(request.getfixturevalue(weights))
+    files, outcomes = exactness.matrix(binary_digits, model, 0)
+    assert len({outcome.setting for outcome in outcomes}) == 6
+    assert {(outcome.files, outcome.pixels) for outcome in outcomes} == {(outcomes[0].files, outcomes[0].pixels)}
+    assert np.array_equal(files.pixels, binary_digits)
+    assert len(files.blobs) == 1
+    assert exactness.against_files(files, files, model, "cpu") == (Agreement(1, 0), Agreement(8, 0))
+
+
+def test_archive_command(tiny_archive: Path, digits8: str, tmp_path: Path) -> None:
+    arguments = [str(tiny_archive), "--data", digits8, "--limit", "3"]
+    ran = CliRunner().invoke(exactness.main, [*arguments, "--write", str(tmp_path / "files.npz")])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.count(" yes") == 6
+    assert "oracle" not in ran.stdout
+    ran = CliRunner().invoke(exactness.main, [*arguments, "--check", str(tmp_path / "files.npz")])
+    assert ran.exit_code == 0, ran.output
+    assert "files.npz: 3 compared, 0 different" in ran.stdout
+    ran = CliRunner().invoke(exactness.main, [*arguments, "--quality", "1"])
+    assert (ran.exit_code, "has no lossy coding" in ran.stderr) == (1, True)
