@@ -26,7 +26,7 @@ _BROTLI_WINDOW, _ZSTD = 24, 22  # 2^24 bytes; level 22 has windows of 2^27, more
 @dataclass(frozen=True)
 class Row:
     """A codec on a whole set. how: the set was given to it; bytes_total: of all its files; exact: whether every pixel
-    came back. Seconds are of one run on one core."""
+    came back. Seconds are of one run."""
 
     codec: str
     how: str
