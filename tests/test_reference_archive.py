@@ -59,8 +59,6 @@ def read_twice(blob: bytes, weights: Path) -> tuple[Block, Images, Images]:
 
 @pytest.mark.parametrize("name", models.ARCHIVE.values())
 def test_archives_of_the_models_of_the_package(name: str) -> None:
-    if name not in [description.name for description in models.for_archives().values()]:
-        pytest.skip(f"the weights of {name} are not there yet")
     weights, pixels = models.find(name), images_of(name, 6)
     block, seen, decoded = read_twice(archive_of(weights, pixels), weights)
     assert block.kind == BITS_BACK
