@@ -30,7 +30,6 @@ _WORD = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 _LEAST = np.uint64(1 << 32)
 _HEAD_LENGTH_BITS = 5
-_EMPTY = np.empty(0, np.uint32)
 
 Integers = NDArray[np.int64]
 States = NDArray[np.uint64]

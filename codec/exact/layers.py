@@ -129,8 +129,8 @@ class _Weighted(_ExactLayer):
             return self._requantise(backend.linear(x, weight))
         # The bias as part of the product, and the power of two as part of both: as exact, and fewer passes over memory.
         scale = 2.0 ** -int(self.shift)
-        matrix = self._derive("weight", lambda stored: stored.double().flatten(1).T.mul(scale), "scaled")
-        bias = self._derive("bias", lambda stored: stored.double().mul(scale), "scaled")
+        matrix = self._derive("weight", lambda stored: stored.double().flatten(1).T.mul(scale), str(scale))
+        bias = self._derive("bias", lambda stored: stored.double().mul(scale), str(scale))
         y = torch.addmm(bias, x.reshape(-1, x.shape[-1]), matrix)
         return y.floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT).view(*x.shape[:-1], len(bias))
 

@@ -149,10 +149,12 @@ def test_loading_replaces_what_was_derived_from_the_old_integers() -> None:
 
 def test_a_replaced_buffer_is_used() -> None:
     x = integers((5, 40), 32767, 1).double()
-    layer, other = (ExactLinear(*weighted((3, 40), seed, shift)) for seed, shift in ((0, 20), (9, 18)))
+    layer, other = (ExactLinear(*weighted((3, 40), seed, shift)) for seed, shift in ((0, 28), (9, 26)))
     layer(x)
     for name in ("weight", "bias", "shift"):
+        before = layer(x)
         setattr(layer, name, getattr(other, name))
+        assert not torch.equal(layer(x), before)
     assert torch.equal(layer(x), other(x))
 
 

