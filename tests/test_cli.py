@@ -71,13 +71,13 @@ def test_json_names_and_sizes(tmp_path: Path) -> None:
 
 
 def test_models_lists_the_models() -> None:
-    """Those of BUILT_IN whose weights are there, then those that are measured only."""
+    """Those with a number whose weights are there, of single images and of archives, then those measured only."""
     rows = json.loads(vqcodec("models", "--json").stdout)["models"]
-    there = {number: name for number, name in models.BUILT_IN.items() if models._path(name).exists()}
+    there = {number: name for number, name in (models.BUILT_IN | models.ARCHIVE).items() if models._path(name).exists()}
     numbered = [row for row in rows if row["number"]]
     assert {row["number"]: row["name"] for row in numbered} == there
     assert {1, 2} <= there.keys()
-    assert all(row["family"] == row["name"].split("-")[0] for row in numbered)
+    assert all(row["family"] == row["name"].split("-")[0] for row in numbered if row["number"] in models.BUILT_IN)
     assert [row["name"] for row in rows[len(numbered) :]] == ["lvae-mnist", "lvae-mnist-iw"]
     text = vqcodec("models").stdout
     assert all(name in text for name in (*there.values(), "plain"))
