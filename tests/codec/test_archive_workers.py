@@ -104,7 +104,7 @@ def test_workers_end_with_a_parent_that_is_killed(how: signal.Signals) -> None:
         workers = {int(parent.stdout.readline()) for _ in range(2)}
         assert parent.pid not in workers
         parent.send_signal(how)
-        parent.wait(30)
+        parent.wait(120)
     until = time.monotonic() + 30
     while any(alive(pid) for pid in workers) and time.monotonic() < until:
         time.sleep(0.1)
