@@ -12,9 +12,9 @@ What lies below the bottom of the stack is a fixed sequence of pseudo-random wor
 stack therefore works, which bits-back coding starts with; whoever has popped everything back finds exactly those words,
 or the data were damaged.
 
-Chosen by measurement over constriction 0.5.0 (an AnsCoder of one lane, compiled): latents on a grid have thousands of
-bins, whose tables constriction wants written out (or it evaluates erf in floating point, which is not portable), while
-here an interval is computed for the one symbol that is needed. See `eval.bench.archives`."""
+Why not constriction 0.5.0 (an AnsCoder of one lane, compiled; the two were not timed against each other): latents on a
+grid have up to thousands of bins, whose exact tables would have to be written out, row by row, while here an interval is
+computed for the one symbol that is needed."""
 
 from __future__ import annotations
 

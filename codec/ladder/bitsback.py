@@ -175,7 +175,7 @@ class ArchiveCodec(LadderCodec):
             values = supply(used, len(posterior)).astype(np.int64) >> (32 - posterior.precision)
             used += len(posterior)
             symbols = posterior.find(values, slice(None))[0]
-            popped.__iadd__(bits(posterior, symbols).reshape(len(pixels), -1).sum(1))
+            popped[:] += bits(posterior, symbols).reshape(len(pixels), -1).sum(1)
             return symbols
 
         taken = np.zeros(len(pixels))
