@@ -13,8 +13,8 @@ stack therefore works, which bits-back coding starts with; whoever has popped ev
 or the data were damaged.
 
 Why not constriction 0.5.0 (an AnsCoder of one lane, compiled; the two were not timed against each other): latents on a
-grid have up to thousands of bins, whose exact tables would have to be written out, row by row, while here an interval is
-computed for the one symbol that is needed."""
+grid have up to thousands of bins, whose exact tables would have to be written out, row by row, while here an interval
+is computed for the one symbol that is needed."""
 
 from __future__ import annotations
 
