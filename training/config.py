@@ -11,6 +11,7 @@ from torch import nn
 
 from ..codec.config import ConfigError, from_dict
 from ..codec.ladder.config import LadderConfig
+from ..codec.photo.config import PhotoConfig
 from ..codec.vq.config import VQConfig
 
 
@@ -108,13 +109,29 @@ class LadderTrain(TrainConfig):
 
 
 @dataclass(frozen=True)
+class PhotoTrain(TrainConfig):
+    """How to train a photograph model.
+
+    crop: side of the crops in pixels, a multiple of the coarsest stride.
+    round_from: share of the training after which latents are rounded, with straight-through gradients; noise before.
+    watched: qualities that are measured on held-out photographs after every epoch.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    crop: int = 256
+    round_from: float = 0.6
+    watched: tuple[int, ...] = (10, 40, 70, 100)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe. name: of the weights file; data: a data set of `training.datasets`; note: what to expect."""
 
     name: str
     data: str
     note: str
-    model: VQConfig | LadderConfig
+    model: VQConfig | LadderConfig | PhotoConfig
     train: TrainConfig
     family: ClassVar[str]
 
@@ -149,7 +166,21 @@ class LadderRecipe(Recipe):
             raise ValueError("train.importance needs a Gaussian posterior")
 
 
-FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe)}
+@dataclass(frozen=True)
+class PhotoRecipe(Recipe):
+    """For a photograph model."""
+
+    model: PhotoConfig
+    train: PhotoTrain
+    family: ClassVar[str] = "photo"
+
+    def __post_init__(self) -> None:
+        """Check that model and training fit; raises ValueError."""
+        if self.train.crop % self.model.multiple:
+            raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
+
+
+FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe)}
 
 
 def read_recipe(path: str | Path) -> Recipe:

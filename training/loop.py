@@ -18,16 +18,21 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.config import ConfigError
-from .config import LadderRecipe, Recipe, TrainConfig, VQRecipe
+from ..codec.photo.config import PhotoConfig
+from .config import LadderRecipe, PhotoRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
+from .parallel import ALONE, Group, join
+from .photo import PhotoTask
+from .photos import Photos
 from .precision import products
 from .vq import VQTask
 
 _LOG_EVERY = 50
+_AGREE_EVERY = 10
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
-Task = VQTask | LadderTask
+Task = VQTask | LadderTask | PhotoTask
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Progress:
 
 def train(
     recipe: Recipe,
-    images: Tensor,
+    images: Tensor | Photos,
     folder: Path,
     *,
     device: str = "cpu",
@@ -51,20 +56,22 @@ def train(
     validation: Tensor | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Task | None:
-    """Train a recipe on images uint8 [N, S, S]; returns the finished task, or None if max_seconds ran out first.
+    """Train a recipe on images uint8 [N, S, S] (or photographs); returns the finished task, or None if max_seconds ran
+    out first.
 
     The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
     TensorBoard events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights,
     optimiser, random state and the place in the epoch are restored. init: folder of a run of the same model, whose
     weights this one starts from (fine-tuning). validation: images to evaluate on after every epoch. Raises ConfigError
     if the images have another size than the model, or a checkpoint is of another recipe (or, for init, model).
+
+    Under torchrun all processes train together (`parallel`); a checkpoint continues with as many as wrote it.
     """
     config = recipe.train
-    if images.shape[1:] != (recipe.model.image_size,) * 2:
-        side = recipe.model.image_size
-        raise ConfigError(f"{recipe.name} takes images of {side} x {side} pixels, found {tuple(images.shape[1:])}")
+    _check_images(recipe, images)
     torch.manual_seed(config.seed)
-    run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size))
+    group, device = join(device)
+    run = _Run(recipe, device, steps_per_epoch=max(1, len(images) // config.batch_size), group=group)
     if resume and (folder / CHECKPOINT).exists():
         run.load(folder / CHECKPOINT)
     elif init:
@@ -72,7 +79,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     images = images.to(device)
     end = time.monotonic() + max_seconds
-    with _alone(folder), _Metrics(folder, append=run.step > 0) as log:
+    with _alone(folder, group), _metrics(folder, run) as log:
         for batch in run.batches(images):
             metrics = run.advance(batch)
             if run.step % _LOG_EVERY == 0 or run.step == run.steps:
@@ -83,10 +90,27 @@ def train(
                 if validation is not None:
                     log.write(run.step, {f"val_{k}": v for k, v in run.evaluate(validation.to(device)).items()})
                 run.save(folder / CHECKPOINT)
-            if time.monotonic() > end and run.step < run.steps:
+            if run.step < run.steps and _over(end, run):
                 run.save(folder / CHECKPOINT)
                 return None
     return run.task
+
+
+def _check_images(recipe: Recipe, images: Tensor | Photos) -> None:
+    if isinstance(recipe.model, PhotoConfig) != isinstance(images, Photos):
+        raise ConfigError(f"{recipe.name}: only models of photographs train on photographs")
+    if isinstance(recipe.model, PhotoConfig) or isinstance(images, Photos):
+        return
+    if images.shape[1:] != (recipe.model.image_size,) * 2:
+        side = recipe.model.image_size
+        raise ConfigError(f"{recipe.name} takes images of {side} x {side} pixels, found {tuple(images.shape[1:])}")
+
+
+def _over(end: float, run: _Run) -> bool:
+    """Whether time has run out; processes that train together agree on it now and then."""
+    if run.group.size > 1 and run.step % _AGREE_EVERY:
+        return False
+    return bool(run.group.agreed(time.monotonic() > end))
 
 
 def build_task(recipe: Recipe) -> Task:
@@ -95,34 +119,38 @@ def build_task(recipe: Recipe) -> Task:
         return VQTask(recipe.model, recipe.train)
     if isinstance(recipe, LadderRecipe):
         return LadderTask(recipe.model, recipe.train)
+    if isinstance(recipe, PhotoRecipe):
+        return PhotoTask(recipe.model, recipe.train)
     raise ConfigError(f"{recipe.name}: no training for {type(recipe).__name__}")
 
 
 class _Run:
     """Everything that a checkpoint holds, and one step of it."""
 
-    def __init__(self, recipe: Recipe, device: str, steps_per_epoch: int) -> None:
+    def __init__(self, recipe: Recipe, device: str, steps_per_epoch: int, group: Group = ALONE) -> None:
+        self.group = group
         self.recipe, self.device, self.steps_per_epoch = recipe, torch.device(device), steps_per_epoch
         self.steps = steps_per_epoch * recipe.train.epochs
         self.step = 0
         self.task = build_task(recipe).to(self.device)
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
-        self.optimiser = torch.optim.Adam([{"params": group.parameters} for group in self.groups], lr=0.0, fused=True)
+        self.optimiser = torch.optim.Adam([{"params": spec.parameters} for spec in self.groups], lr=0.0, fused=True)
+        group.scatter_seeds(recipe.train.seed)
 
     @property
     def epoch_done(self) -> bool:
         return self.step % self.steps_per_epoch == 0
 
-    def batches(self, images: Tensor) -> Iterator[Tensor]:
-        """Batches of the steps still to do; each epoch's order follows from seed and epoch alone."""
+    def batches(self, images: Tensor | Photos) -> Iterator[Tensor]:
+        """This process's share of the batches of the steps still to do; each epoch's order follows from seed and epoch alone."""
         size, seed = self.recipe.train.batch_size, self.recipe.train.seed
         while self.step < self.steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
             generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             order = torch.randperm(len(images), generator=generator).to(self.device)
             for number in range(first, self.steps_per_epoch):
-                yield images[order[number * size : (number + 1) * size]]
+                yield images[self.group.share(order[number * size : (number + 1) * size])]
 
     def advance(self, batch: Tensor) -> dict[str, Tensor]:
         """One optimiser step on uint8 images [B, S, S]."""
@@ -134,6 +162,7 @@ class _Run:
             loss, metrics = self.task.loss(batch, self.step, self.step / self.steps)
         self.optimiser.zero_grad()
         loss.backward()
+        self.group.average_gradients(parameter for spec in self.groups for parameter in spec.parameters)
         for spec in self.groups:
             if math.isinf(spec.clip):
                 continue
@@ -149,14 +178,17 @@ class _Run:
         return values
 
     def save(self, path: Path) -> None:
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        random = self.group.gathered((torch.get_rng_state(), cuda))
+        if not self.group.first:
+            return
         state = {
             "recipe": _identity(self.recipe),
             "step": self.step,
             "task": self.task.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": cuda,
+            "rng": [state for state, _ in random],
+            "cuda_rng": [state for _, states in random for state in states],
         }
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
@@ -169,16 +201,21 @@ class _Run:
             raise ConfigError(f"{path} is of another model: its weights do not fit {self.recipe.name}")
         self.task.load_state_dict(state["task"])
 
-    def load(self, path: Path) -> None:
+    def load(self, path: Path, resume: bool = True) -> None:
+        """Weights and optimiser of a checkpoint; to resume, also the random states of all processes."""
         state = _read(path)
         if _without_note(state["recipe"]) != _without_note(_identity(self.recipe)):
             raise ConfigError(f"{path} belongs to another recipe or another version of it; train in a new folder")
         self.step = state["step"]
         self.task.load_state_dict(state["task"])
         self.optimiser.load_state_dict(state["optimiser"])
-        torch.set_rng_state(state["rng"])
+        if not resume:
+            return
+        if len(state["rng"]) != self.group.size:
+            raise ConfigError(f"{path} was written by {len(state['rng'])} processes, found {self.group.size}")
+        torch.set_rng_state(state["rng"][self.group.rank])
         if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
+            torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -204,7 +241,7 @@ def load_task(recipe: Recipe, folder: Path) -> tuple[Task, int]:
     if not (folder / CHECKPOINT).exists():
         raise ConfigError(f"no checkpoint in {folder}")
     run = _Run(recipe, "cpu", 1)
-    run.load(folder / CHECKPOINT)
+    run.load(folder / CHECKPOINT, resume=False)
     return run.task.eval(), run.step
 
 
@@ -219,13 +256,16 @@ def _learning_rate(config: TrainConfig, step: int, steps: int, epoch: int) -> fl
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, group: Group) -> Iterator[None]:
     """Holds a run's folder against other processes (not on Windows), which would write into its checkpoint and metrics.
 
     Raises ConfigError if one trains there. The lock ends with the process, however it ends."""
     try:
         import fcntl
     except ImportError:
+        yield
+        return
+    if not group.first:
         yield
         return
     with (folder / "lock").open("w") as file:
@@ -236,12 +276,20 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
+def _metrics(folder: Path, run: _Run) -> _Metrics:
+    """Where this process writes metrics: only the first of a group does."""
+    return _Metrics(folder if run.group.first else Path(os.devnull), append=run.step > 0)
+
+
 class _Metrics:
     """metrics.jsonl, and TensorBoard events where the package is installed."""
 
     def __init__(self, folder: Path, append: bool) -> None:
-        self._file = (folder / METRICS).open("a" if append else "w")
+        quiet = folder == Path(os.devnull)
+        self._file = (folder if quiet else folder / METRICS).open("a" if append else "w")
         self._board: Any = None
+        if quiet:
+            return
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 

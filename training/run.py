@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from ..codec.config import ConfigError
-from .config import read_recipe
-from .datasets import load
+from .config import PhotoRecipe, Recipe, read_recipe
+from .datasets import Dataset, load
 from .export import export
 from .loop import CHECKPOINT, Progress, train
+from .photos import Photos, load_photos
 
 _VALIDATION_IMAGES = 2000
 _PRINT_EVERY = 200
@@ -41,7 +44,7 @@ def run(
     folder = out or Path("runs") / recipe.name
     if not resume and (folder / CHECKPOINT).exists():
         raise ConfigError(f"{folder} holds a run already: continue it with --resume, or name another folder with --out")
-    data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
+    images, validation, described = _data(recipe, data_dir, limit)
     with Bar(
         TextColumn(recipe.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=not sys.stderr.isatty(),
@@ -56,14 +59,27 @@ def run(
 
         task = train(
             recipe,
-            torch.from_numpy(data.images[:limit]),
+            images,
             folder,
             device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
             resume=resume,
             init=init,
             max_seconds=math.inf if max_seconds is None else max_seconds,
-            validation=torch.from_numpy(test.images[:_VALIDATION_IMAGES]),
+            validation=validation,
             report=report,
         )
-    steps = recipe.train.epochs * max(1, len(data.images[:limit]) // recipe.train.batch_size)
-    return None if task is None else export(task, recipe, data, folder, steps)
+    if task is None or int(os.environ.get("RANK", "0")):  # of several processes the first one exports
+        return None
+    steps = recipe.train.epochs * max(1, len(images) // recipe.train.batch_size)
+    return export(task, recipe, described, folder, steps)
+
+
+def _data(
+    recipe: Recipe, data_dir: Path | None, limit: int | None
+) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
+    """Images to train on, images to measure on, and what the export needs to know of the set."""
+    if isinstance(recipe, PhotoRecipe):
+        photos, held_out = load_photos(recipe.train.crop, data_dir, limit)
+        return photos, held_out.centres(), photos
+    data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
+    return torch.from_numpy(data.images[:limit]), torch.from_numpy(test.images[:_VALIDATION_IMAGES]), data
