@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import avg_pool2d
 
 from ..codec.images import psnr_db
 
@@ -21,6 +21,8 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. 2003, s
 MS_SSIM_SIDE = _WINDOW << (len(_SCALE_WEIGHTS) - 1)
 """Smallest side of an image that has an MS-SSIM: 176, so that the coarsest scale still holds one window."""
 _BATCH = 256
+
+Scales = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,33 @@ def distortion(x: Images, x_hat: Images) -> Distortion:
     Raises ValueError for shapes that differ or are none of these, or another dtype."""
     errors = squared_errors(x, x_hat)
     total, samples = int(errors.sum()), x[0].size
-    sides = min(x.shape[1:3])
+    one, several = _similarities(x, x_hat)
     return Distortion(
         mse=total / x.size,
         psnr_db=float(np.mean([psnr_db(int(error), samples) for error in errors])),
         psnr_db_of_mse=psnr_db(total, x.size),
-        ssim=float(ssim(x, x_hat).mean()) if sides >= _WINDOW else None,
-        ms_ssim=float(ms_ssim(x, x_hat).mean()) if sides >= MS_SSIM_SIDE else None,
+        ssim=None if one is None else float(one.mean()),
+        ms_ssim=None if several is None else float(several.mean()),
     )
+
+
+def pooled(parts: Sequence[Distortion], samples: Sequence[int]) -> Distortion:
+    """The distortion of images of different sizes, from that of each: means over the images; `mse` over all samples.
+
+    samples: H * W * C of each image. SSIM and MS-SSIM are None where one image has none."""
+    total = round(sum(part.mse * count for part, count in zip(parts, samples, strict=True)))
+    return Distortion(
+        mse=total / sum(samples),
+        psnr_db=float(np.mean([part.psnr_db for part in parts])),
+        psnr_db_of_mse=psnr_db(total, sum(samples)),
+        ssim=_mean([part.ssim for part in parts]),
+        ms_ssim=_mean([part.ms_ssim for part in parts]),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def bits_per_dim(size_bytes: float, images: Images) -> float:
@@ -78,8 +99,7 @@ def ssim(x: Images, x_hat: Images) -> NDArray[np.float64]:
     11 x 11 Gaussian window of sigma 1.5, positions where it fits inside the image, range 255, mean over channels.
     Raises as `distortion` does, and ValueError for a side below 11 pixels."""
     _check(x, x_hat, _WINDOW)
-    terms = (_terms(a, b) for a, b in _batches(x, x_hat))
-    return np.concatenate([(luminance * structure).mean((1, 2, 3)).numpy() for luminance, structure in terms])
+    return np.concatenate([_ssim(_scales(a, b, 1)) for a, b in _batches(x, x_hat)])
 
 
 def ms_ssim(x: Images, x_hat: Images) -> NDArray[np.float64]:
@@ -88,19 +108,42 @@ def ms_ssim(x: Images, x_hat: Images) -> NDArray[np.float64]:
     Five scales, each the 2 x 2 mean of the one before (odd last rows and columns left out); negative contrast terms
     count as 0; mean over channels. Raises as `distortion` does, and ValueError for a side below 176 pixels."""
     _check(x, x_hat, MS_SSIM_SIDE)
-    return np.concatenate([_ms_ssim(a, b).numpy() for a, b in _batches(x, x_hat)])
+    return np.concatenate([_ms_ssim(_scales(a, b, len(_SCALE_WEIGHTS))) for a, b in _batches(x, x_hat)])
 
 
-def _ms_ssim(a: Tensor, b: Tensor) -> Tensor:
-    product = torch.ones(a.shape[:2], dtype=torch.float64)
-    for scale, weight in enumerate(_SCALE_WEIGHTS):
+def _similarities(x: Images, x_hat: Images) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """SSIM and MS-SSIM of every image, as far as its sides allow; the first scale is computed once for both."""
+    side = min(x.shape[1:3])
+    if side < MS_SSIM_SIDE:
+        return (ssim(x, x_hat) if side >= _WINDOW else None), None
+    found = [_scales(a, b, len(_SCALE_WEIGHTS)) for a, b in _batches(x, x_hat)]
+    return np.concatenate([_ssim(part) for part in found]), np.concatenate([_ms_ssim(part) for part in found])
+
+
+def _scales(a: Tensor, b: Tensor, count: int) -> Scales:
+    """Means over the positions of SSIM and of its contrast-structure term, [N, C] each, at every scale."""
+    found = []
+    for scale in range(count):
         if scale:
             a, b = avg_pool2d(a, 2), avg_pool2d(b, 2)
         luminance, structure = _terms(a, b)
-        last = scale == len(_SCALE_WEIGHTS) - 1
-        value = (luminance * structure if last else structure).mean((2, 3))
+        found.append(((luminance * structure).mean((2, 3)), structure.mean((2, 3))))
+    return found
+
+
+def _ssim(scales: Scales) -> NDArray[np.float64]:
+    whole, _ = scales[0]
+    result: NDArray[np.float64] = whole.mean(1).numpy()
+    return result
+
+
+def _ms_ssim(scales: Scales) -> NDArray[np.float64]:
+    product = torch.ones_like(scales[0][0])
+    for scale, ((whole, structure), weight) in enumerate(zip(scales, _SCALE_WEIGHTS, strict=True)):
+        value = whole if scale == len(scales) - 1 else structure
         product = product * value.clamp_min(0) ** weight
-    return product.mean(1)
+    result: NDArray[np.float64] = product.mean(1).numpy()
+    return result
 
 
 def _terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,10 +158,18 @@ def _terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 def _blur(a: Tensor) -> Tensor:
     """Gaussian-weighted means over all windows inside the image: [N, C, H, W] -> [N, C, H - 10, W - 10]."""
     window = torch.exp(-((torch.arange(_WINDOW, dtype=torch.float64) - _WINDOW // 2) ** 2) / (2 * _SIGMA**2))
-    window = window / window.sum()
-    planes = a.flatten(0, 1)[:, None]
-    means = conv2d(conv2d(planes, window[None, None, :, None]), window[None, None, None, :])
-    return means.view(*a.shape[:2], *means.shape[2:])
+    weights = (window / window.sum()).tolist()
+    return _weighted(_weighted(a, weights, 2), weights, 3)
+
+
+def _weighted(a: Tensor, weights: Sequence[float], dim: int) -> Tensor:
+    """Weighted sums of neighbours along a dimension. Sums of slices: conv2d in float64 copies every window and
+    took ten times as long on a photograph."""
+    length = a.shape[dim] - len(weights) + 1
+    result = a.narrow(dim, 0, length) * weights[0]
+    for start, weight in enumerate(weights[1:], 1):
+        result.add_(a.narrow(dim, start, length), alpha=weight)
+    return result
 
 
 def _batches(x: Images, x_hat: Images) -> Iterator[tuple[Tensor, Tensor]]:

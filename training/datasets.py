@@ -45,6 +45,9 @@ OMNIGLOT_SIZE = 105
 OMNIGLOT_SPLITS = {"train": slice(0, 24345), "test": slice(24345, 32415), "unused": slice(32415, 32460)}
 BURDA_KEYS = {"train": ("data", 24345), "test": ("testdata", 8070)}
 
+PHOTOGRAPHS = ("kodak",)
+"""Sets of `photo_sets`, whose images are in colour and of several sizes."""
+
 OMNIGLOT28_SHA256 = "c62f85b58883b3a49debea76d2a62f537b4885e71807b1e95003bf3d0e501241"  # of all 32,460
 # SHA-256 of the pixels, row-major, images in the order of the split.
 PIXELS = {
@@ -89,8 +92,10 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> Dataset:
 
     Raises DataError when the name or split is unknown, or a file is missing, damaged or not the official one.
     """
+    if name in PHOTOGRAPHS:
+        raise DataError(f"{name} is a set of photographs, which only `vqcodec bench rd` and `vqcodec bench crops` take")
     if name not in _LOADERS:
-        raise DataError(f"unknown data set {name!r}: this build has {', '.join(_LOADERS)}")
+        raise DataError(f"unknown data set {name!r}: this build has {', '.join((*_LOADERS, *PHOTOGRAPHS))}")
     return _LOADERS[name](split, data_folder(data_dir))
 
 
