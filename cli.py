@@ -75,6 +75,13 @@ def main() -> None:
     help="1 (smallest file) to 100 (best); default: 60, or a named model's best.",
 )
 @click.option("--lossless", is_flag=True, help="Keep every pixel.")
+@click.option(
+    "--bpp",
+    metavar="TARGET",
+    type=click.FloatRange(0, min_open=True),
+    help="Photographs: the best quality whose file takes at most this many bits per pixel.",
+)
+@click.option("--keep-metadata", is_flag=True, help="Photographs: keep colour profile and EXIF.")
 @DEVICE
 @FORCE
 @LIMIT
@@ -85,6 +92,8 @@ def compress(
     model: str,
     quality: int | None,
     lossless: bool,
+    bpp: float | None,
+    keep_metadata: bool,
     device: str,
     force: bool,
     max_pixels: int,
@@ -93,17 +102,24 @@ def compress(
     """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
     from .codec import api, files
 
+    if bpp is not None and (lossless or quality is not None):
+        raise click.UsageError("--bpp stands in place of --quality and --lossless")
     files.read_bytes(source)  # a missing input is the first thing to tell
     target = target or source.with_suffix(files.SUFFIX)
     files.check_target(target, force, source)
     check_device(device)
     use_one_thread()
     with files.naming(source):
-        blob, image = files.compress(source, model, lossless, quality, device, max_pixels)
+        blob, image = files.compress(source, model, lossless, quality, device, max_pixels, bpp, keep_metadata)
     files.write_bytes(target, blob, force)
     told = api.info(blob, max_pixels, model=model)
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
         note(f"{model} renders this image badly or no smaller; it was stored losslessly")
+    found = 8 * len(blob) / (told.width * told.height)
+    if bpp is not None and found > bpp:
+        note(f"{found:.3f} bits per pixel is the least for this image")
+    if keep_metadata and told.kind == "plain":
+        note("stored losslessly without a model, which keeps no metadata")
     if len(blob) > image.size:
         note("the output is larger than the input, whose pixels were stored losslessly")
     values = {"input": str(source), "output": str(target), "bytes_in": image.size, "bytes_out": len(blob)}
@@ -192,7 +208,7 @@ def models(as_json: bool) -> None:
     """List the models of this build."""
     from .codec import models as registry
 
-    numbered = registry.available() | registry.for_archives()
+    numbered = registry.available() | registry.for_archives() | registry.for_photographs()
     found = [*numbered.items(), *((None, description) for description in registry.for_measuring())]
     rows = [
         {"number": number, "name": d.name, "family": d.family, "note": d.recipe.get("note", ""), "results": d.results}

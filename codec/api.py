@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,11 +15,12 @@ from PIL import Image
 from ..bitstream import container
 from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
 from ..bitstream.errors import Corrupt, UnsupportedImage
-from . import models, plain
-from .choice import best_lossless, best_lossy, candidates, plain_is_smaller, planes_of
+from . import models, photographs, plain
+from .choice import DEFAULT_QUALITY, best_lossless, best_lossy, candidates, plain_is_smaller, planes_of
 from .family import Meaning, meaning
 from .images import AnyImage, Output, from_grey_plane, from_pil, to_pil
 from .models import Model
+from .photographs import Wish, is_photograph, may_be_smaller_plain
 from .png import PlainImage
 
 BATCH = 256  # images that go through a model at once; results do not depend on it
@@ -52,9 +53,11 @@ def encode(
     lossless: bool = False,
     quality: int | None = None,
     device: str = "cpu",
+    bpp: float | None = None,
+    metadata: bool = False,
 ) -> bytes:
     """One image as the bytes of a vqcodec file; `encode_batch` says the rest."""
-    return encode_batch([image], model, lossless, quality, device)[0]
+    return encode_batch([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)[0]
 
 
 def encode_batch(
@@ -64,6 +67,8 @@ def encode_batch(
     quality: int | None = None,
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
+    bpp: float | None = None,
+    metadata: bool = False,
 ) -> list[bytes]:
     """Images as the bytes of vqcodec files, one each, the same bytes as one by one.
 
@@ -74,11 +79,14 @@ def encode_batch(
     smallest file that reaches it is kept; with a named model it asks for one of the model's few rates, rounded up
     (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
     is good enough the image is stored losslessly, and also where that is smaller; `info` tells.
+    Photographs (8 bits of grey or colour, of any size, that no model of small images takes) go through a photograph
+    model at quality Q (None: DEFAULT_QUALITY), or at the best one whose file takes at most `bpp` bits per pixel.
+    metadata: keep a photograph's colour profile and EXIF (not with lossless files).
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """
     pil = [to_pil(image) for image in images]
-    blobs = encode_with_models(pil, model, lossless, quality, device, progress)
+    blobs = encode_with_models(pil, model, lossless, quality, device, progress, bpp=bpp, metadata=metadata)
     return [
         blob or _report(encode_plain(plain.from_pil(image)), progress) for blob, image in zip(blobs, pil, strict=True)
     ]
@@ -92,6 +100,8 @@ def encode_with_models(
     device: str = "cpu",
     progress: Callable[[int], None] = lambda done: None,
     plain_size: Callable[[int], int] | None = None,
+    bpp: float | None = None,
+    metadata: bool = False,
 ) -> list[bytes | None]:
     """Files of the images that a model fits and codes well enough, None for those that are better stored plain.
 
@@ -99,14 +109,25 @@ def encode_with_models(
     Other arguments and errors as for `encode_batch`."""
     if quality is not None and not 1 <= quality <= 100:
         raise ValueError(f"quality must be in 1..100, found {quality}")
+    if bpp is not None and (not bpp > 0 or quality is not None or lossless):
+        raise ValueError("bpp must be above 0, and stands in place of quality and lossless")
     if model == "plain":
         return [None] * len(images)
-    chosen = candidates(model, lossless, device, images)
-    planes = planes_of(images, chosen, model)
     blobs: list[bytes | None] = [None] * len(images)
 
     def size_if_plain(number: int) -> int:
         return len(encode_plain(plain.from_pil(images[number])))
+
+    of_photographs = model != "auto" and models.named_takes_photographs(model)
+    chosen = [] if of_photographs else candidates(model, lossless, device, images)
+    planes = {} if of_photographs else planes_of(images, chosen, model)
+    large = _photographs(images, planes, model, of_photographs, lossless)
+    wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
+    for number in large:
+        chosen_one = models.load(model if of_photographs else next(iter(models.PHOTO.values())), device)
+        size = partial(plain_size or size_if_plain, number)
+        blobs[number] = _photograph(images[number], chosen_one, wish, size)
+        progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
     for start in range(0, len(numbers), BATCH):
@@ -123,6 +144,28 @@ def encode_with_models(
                 blobs[number] = attempt.blob
                 progress(1)
     return blobs
+
+
+def _photographs(
+    images: Sequence[Image.Image], planes: Container[int], model: str, named: bool, lossless: bool
+) -> list[int]:
+    """Numbers of the images that a photograph model is to code. Raises UnsupportedImage if a named one cannot."""
+    if named and lossless:
+        raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
+    if lossless or not (named or (model == "auto" and models.for_photographs())):
+        return []
+    fit = [number for number, image in enumerate(images) if number not in planes and is_photograph(image)]
+    if named and len(fit) < len(images):
+        other = next(image for number, image in enumerate(images) if number not in fit)
+        raise UnsupportedImage(f"{model} takes colour and grey images of 8 bits, found mode {other.mode}")
+    return fit
+
+
+def _photograph(image: Image.Image, model: Model, wish: Wish, size_if_plain: Callable[[], int]) -> bytes | None:
+    """File of a photograph, None if it is better stored plain: rendered badly, or no smaller."""
+    blob, known = photographs.encode(image, model, wish)
+    smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
+    return None if smaller or not known else blob
 
 
 def _report(blob: bytes, progress: Callable[[int], None]) -> bytes:
@@ -166,8 +209,11 @@ def decode_batch(
         if isinstance(header, PlainHeader):
             images[number] = from_pil(_plain_pil(header, payload, max_pixels), output)
             progress(1)
+        elif (chosen := _model_of(header, model, device)).photographs:
+            assert isinstance(header, ModelHeader)
+            images[number] = from_pil(photographs.decode(header, payload, chosen), output)
+            progress(1)
         else:
-            chosen = _model_of(header, model, device)
             loaded[chosen.name] = chosen
             groups[chosen.name, header.parameter].append((number, header, payload))
     for (name, parameter), members in groups.items():
@@ -192,6 +238,9 @@ def preview(
     if isinstance(header, PlainHeader):
         raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
     chosen = _model_of(header, model, device)
+    if chosen.photographs:
+        assert isinstance(header, ModelHeader)
+        return from_pil(photographs.decode(header, payload, chosen, preview=True), output), whole
     plane = chosen.codec.preview_images([payload], header.parameter, whole)[0]
     return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
@@ -201,7 +250,18 @@ def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", ma
     header, payload = container.read(blob, max_pixels)
     if isinstance(header, PlainHeader):
         return _plain_image(header, payload, max_pixels).to_png()
-    return plain.from_pil(decode(blob, "pil", model, device, max_pixels)).to_png()
+    image = decode(blob, "pil", model, device, max_pixels)
+    if any(image.info.get(key) for key in ("icc_profile", "exif")):  # of photographs, on request
+        return saved_png(image)
+    return plain.from_pil(image).to_png()
+
+
+def saved_png(image: Image.Image) -> bytes:
+    """A PNG file with the colour profile and EXIF of an image."""
+    buffer = io.BytesIO()
+    told = {key: value for key in ("icc_profile", "exif") if (value := image.info.get(key))}
+    image.save(buffer, "PNG", **told)
+    return buffer.getvalue()
 
 
 def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
@@ -218,7 +278,7 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: s
     if isinstance(header, ModelHeader) and not header.model_id:
         description = models.described(header.name, header.weights_prefix, model)
     else:
-        description = models.available().get(header.model_id)
+        description = (models.available() | models.for_photographs()).get(header.model_id)
     side = description.config.get("image_size", 28) if description else 28
     told = meaning(description.family, description.config, header.parameter) if description else None
     general = isinstance(header, ModelHeader)
@@ -240,7 +300,7 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: s
 def _in_words(told: Meaning | None) -> str:
     if told is None:
         return "setting unknown without its weights"
-    return "lossless" if told.lossless else f"rate {told.setting} of {told.of}"
+    return "lossless" if told.lossless else f"{'rate' if told.of < 100 else 'quality'} {told.setting} of {told.of}"
 
 
 def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
@@ -257,6 +317,10 @@ def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: st
 def _mode(header: Header, model: Model) -> str:
     """Image mode of a file of a model. Raises Corrupt if the header asks for what the model does not have."""
     assert not isinstance(header, PlainHeader)
+    if model.photographs:
+        if isinstance(header, CompactHeader) or header.mode not in photographs.MODES:
+            raise Corrupt(f"header: {model.name} takes {model.codec.takes}")
+        return header.mode
     if isinstance(header, CompactHeader):
         return meaning(model.description.family, model.description.config, header.parameter).mode
     if (header.width, header.height) != model.size or header.mode not in ("L", "1", "RGB"):

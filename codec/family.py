@@ -15,6 +15,12 @@ from ..bitstream.errors import Corrupt, Truncated
 LOSSLESS = 0
 """The setting that keeps every pixel; lossy settings are 1 (smallest) to `lossy_settings` (best)."""
 BINARY, BINARY_MODES = "bernoulli", ("1", "L")  # likelihood of binary models; modes of compact files by parameter
+PHOTOGRAPHS = ("photo", "photo-vq")
+"""Families that code photographs."""
+METADATA = 128
+"""Parameter bit of photographs: colour profile and EXIF are kept."""
+QUALITIES = 100
+"""Settings of the ladder of photographs."""
 INVERTED = 4  # parameter bit of VQ models: the image was coded with 255 - pixel
 
 
@@ -25,6 +31,41 @@ class Coded:
     payload: bytes
     parameter: int
     x_hat: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class CodedPhoto:
+    """A coded photograph: payload, parameter of the header, and (if asked) what it decodes to, uint8 [H, W, 3]."""
+
+    payload: bytes
+    parameter: int
+    x_hat: NDArray[np.uint8] | None
+
+
+class PhotoCodec(Protocol):
+    """Photographs of any size to payloads and back."""
+
+    photographs: bool
+
+    @property
+    def qualities(self) -> int:
+        """How many settings there are, 1 (smallest) to this."""
+
+    @property
+    def takes(self) -> str:
+        """The images it takes, in words."""
+
+    def floor(self, setting: int) -> float:
+        """PSNR in dB below which an image is unlike anything the model was made for."""
+
+    def encode_photo(self, pixels: NDArray[np.uint8], quality: int, render: bool = True) -> CodedPhoto:
+        """An image uint8 [H, W, 3] coded at a setting."""
+
+    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> NDArray[np.uint8]:
+        """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
+
+    def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> NDArray[np.uint8]:
+        """An image uint8 [H, W, 3] from the start of a payload. Raises Truncated, UnsupportedImage."""
 
 
 class Codec(Protocol):
@@ -80,14 +121,19 @@ class Meaning:
 
 def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     """What a parameter means to a model of this family and configuration. Raises Corrupt for one it does not have."""
-    if family == "vq":
+    if family in PHOTOGRAPHS:
+        settings = len(config["codebooks"]) if family == "photo-vq" else QUALITIES
+        found, rest = Meaning(parameter & ~METADATA, settings, "RGB"), 0
+        if not found.setting:
+            raise Corrupt(f"parameter {parameter}: the model has settings 1 to {settings}")
+    elif family == "vq":
         found, rest = Meaning((parameter & 3) + 1, len(config["levels"])), parameter & ~(3 | INVERTED)
     elif family == "ladder" and config.get("likelihood", BINARY) == BINARY:
         found, rest = Meaning(LOSSLESS, 0, BINARY_MODES[parameter & 1]), parameter & ~1
     elif family == "ladder":
         found, rest = Meaning(parameter, config.get("qualities", 1) - 1), 0
     else:
-        raise Corrupt(f"model family {family!r}: this build has vq and ladder")
+        raise Corrupt(f"model family {family!r}: this build has vq, ladder, {', '.join(PHOTOGRAPHS)}")
     if rest or not 0 <= found.setting <= found.of:
         raise Corrupt(f"parameter {parameter}: the model has settings up to {found.of}")
     return found

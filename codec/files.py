@@ -91,19 +91,25 @@ def compress(
     quality: int | None = None,
     device: str = "cpu",
     max_pixels: int = MAX_PIXELS,
+    bpp: float | None = None,
+    metadata: bool = False,
 ) -> tuple[bytes, Source]:
-    """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included."""
+    """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included.
+
+    Other arguments as for `api.encode_batch`."""
     image = read_image(source, max_pixels)
     exact = image.exact
     if exact is None:
-        return api.encode(image.picture, model, lossless, quality, device), image
+        return api.encode(image.picture, model, lossless, quality, device, bpp, metadata), image
     # The PNG itself is the better source for a plain file: its own deflate stream may be the smallest.
     plain = cache(lambda: api.encode_plain(exact))
     same_depth = exact.depth == 8 or image.picture.mode == "1"  # else Pillow's picture has another depth than the PNG
     blob = None
     if not exact.transparency and (same_depth if lossless else exact.depth <= 8):
         pictures = [image.picture]
-        blob = api.encode_with_models(pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()))[0]
+        blob = api.encode_with_models(
+            pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()), bpp=bpp, metadata=metadata
+        )[0]
     elif model not in ("auto", "plain"):
         raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
     return blob or plain(), image

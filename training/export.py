@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import platform
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor
 
 from ..codec import weights_file
-from ..codec.family import Codec
+from ..codec.family import QUALITIES, Codec
 from ..codec.images import psnr_db
 from ..codec.ladder.bitsback import ArchiveCodec
 from ..codec.ladder.codec import LadderCodec
 from ..codec.ladder.config import LadderConfig
 from ..codec.ladder.exact import FRAC_BITS, REACHES
 from ..codec.ladder.gaussian import MAX_STEP_LOG2
+from ..codec.photo.codec import PhotoCodec
+from ..codec.photo.config import PhotoConfig
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
@@ -28,23 +31,53 @@ from .config import Recipe
 from .datasets import Dataset, Images, binarise
 from .ladder import LadderTask
 from .loop import Task
+from .photo import PhotoTask
+from .photos import Photos
 from .vq import VQTask
 
 _FLOOR_QUANTILE = 0.001  # of the training images' PSNR ...
 _FLOOR_MARGIN_DB = 1.0  # ... minus this: below, an image is unlike anything the model was trained for
 _KNOWN_IMAGES = 4096
+_KNOWN_PHOTOS, _FLOOR_KNOTS, _PHOTO_MARGIN_DB = 200, 6, 3.0
+PHOTOS_LICENCE = (
+    "per source and image: CC0 to CC BY-NC-SA, two sources for research only (`MANIFEST.csv` of the set); see NOTICE."
+)
 _GRID_IMAGES = 1024
 
 
-def export(task: Task, recipe: Recipe, data: Dataset, folder: Path, steps: int) -> Path:
+@dataclass(frozen=True)
+class Known:
+    """What a card says of the training set."""
+
+    description: str
+    split: str
+    images: int
+    licence: str
+
+
+AnyCodec = VQCodec | LadderCodec | PhotoCodec
+
+
+def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, steps: int) -> Path:
     """Write folder/NAME.safetensors (exact integers) and folder/NAME.md; returns the weights' path.
 
     data: the training set, on which the PSNR floors (and the reach of latents) are measured."""
     task.eval().to("cpu")
+    if isinstance(task, PhotoTask) or isinstance(data, Photos):
+        assert isinstance(task, PhotoTask)
+        assert isinstance(data, Photos)
+        photo = _photo_codec(task, data)
+        of = Known("Photographs", "train", len(data), PHOTOS_LICENCE)
+        return _write(recipe, photo, photo.stored(), of, folder, steps)
     if isinstance(task, LadderTask):
         reestimate(task, torch.from_numpy(data.images))
     known = data.images[:_KNOWN_IMAGES]
     codec = _vq_codec(task, known) if isinstance(task, VQTask) else _ladder_codec(task, known)
+    told = Known(data.description, data.split, len(data.images), data.licence)
+    return _write(recipe, codec, codec.state_dict(), told, folder, steps)
+
+
+def _write(recipe: Recipe, codec: AnyCodec, state: dict[str, Tensor], data: Known, folder: Path, steps: int) -> Path:
     results = {"steps": steps, "device": platform.processor() or platform.machine()}
     described = dataclasses.asdict(recipe)
     model = described.pop("model")
@@ -52,9 +85,25 @@ def export(task: Task, recipe: Recipe, data: Dataset, folder: Path, steps: int) 
     description = Description(recipe.name, recipe.family, model, described, results | floors)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{recipe.name}.safetensors"
-    weights_file.write(path, description, codec.state_dict())
+    weights_file.write(path, description, state)
     path.with_suffix(".md").write_text(_card(recipe, data, path, steps, codec))
     return path
+
+
+def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
+    """With PSNR floors for every quality, linear between those of a few."""
+    codec, floors = PhotoCodec(task.model), []
+    crops = Photos(data.images[:_KNOWN_PHOTOS], data.side).centres().permute(0, 2, 3, 1).contiguous().numpy()
+    at = np.linspace(1, QUALITIES, _FLOOR_KNOTS).round().astype(int)
+    for quality in at:
+        values = []
+        for crop in crops:
+            shown = codec.encode_photo(crop, int(quality)).x_hat
+            assert shown is not None
+            values.append(psnr_db(int(((shown.astype(np.int64) - crop) ** 2).sum()), crop.size))
+        floors.append(min(values) - _PHOTO_MARGIN_DB)
+    known = np.interp(np.arange(1, QUALITIES + 1), at, floors).round(2)
+    return PhotoCodec(task.model, known.tolist())
 
 
 def _vq_codec(task: VQTask, images: Images) -> VQCodec:
@@ -109,8 +158,11 @@ def _psnr_floors(codec: Codec, images: Images) -> list[float]:
     return floors
 
 
-def _architecture(codec: VQCodec | LadderCodec) -> str:
+def _architecture(codec: AnyCodec) -> str:
     config = codec.config
+    if isinstance(config, PhotoConfig):
+        grids = ", ".join(f"{level.latents} at 1/{level.stride}" for level in config.levels)
+        return f"Ladder VAE, {len(config.levels)} levels of rounded latents ({grids}); prior in fixed point, rest float"
     if isinstance(config, VQConfig):
         return f"VQ-VAE, {len(config.levels)} residual levels, exact staged context prior (all parts in fixed point)"
     latents = ", ".join(f"{c} x {s} x {s}" for c, s in zip(config.latents, config.grids, strict=True))
@@ -125,17 +177,17 @@ def _architecture(codec: VQCodec | LadderCodec) -> str:
     )
 
 
-def _card(recipe: Recipe, data: Dataset, path: Path, steps: int, codec: VQCodec | LadderCodec) -> str:
+def _card(recipe: Recipe, data: Known, path: Path, steps: int, codec: AnyCodec) -> str:
     parameters = sum(tensor.numel() for tensor in codec.state_dict().values())
     measured = _measurement(recipe)
     return f"""# {recipe.name}
 
 - **Family**: {_architecture(codec)}.
 - **Takes**: {codec.takes}.
-- **Training data**: {data.description} ({len(data.images):,} images of split `{data.split}`). Licence: {data.licence}
+- **Training data**: {data.description} ({data.images:,} images of split `{data.split}`). Licence: {data.licence}
 - **Recipe**: `vqcodec train {recipe.name}`; {steps:,} steps of {recipe.train.batch_size} images, seed
   {recipe.train.seed}, trained on {platform.machine()} with PyTorch {torch.__version__}.
-- **Size**: {parameters:,} integers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
+- **Size**: {parameters:,} numbers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
 - **Configuration**: `{json.dumps(dataclasses.asdict(recipe.model))}`
 
 Results: `{measured}`, in the README.
@@ -145,6 +197,8 @@ Results: `{measured}`, in the README.
 def _measurement(recipe: Recipe) -> str:
     """The command that measures a model."""
     model = recipe.model
+    if isinstance(model, PhotoConfig):
+        return f"vqcodec bench rd {recipe.name} --data kodak"
     if not isinstance(model, LadderConfig) or model.posterior == "uniform":
         return f"vqcodec eval {recipe.name} --data {recipe.data} --split test"
     if model.context:

@@ -143,7 +143,7 @@ class _Run:
         return self.step % self.steps_per_epoch == 0
 
     def batches(self, images: Tensor | Photos) -> Iterator[Tensor]:
-        """This process's share of the batches of the steps still to do; each epoch's order follows from seed and epoch alone."""
+        """Share of each batch still to do; each epoch's order follows from seed and epoch alone."""
         size, seed = self.recipe.train.batch_size, self.recipe.train.seed
         while self.step < self.steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)

@@ -29,7 +29,7 @@ class Group:
         return self.rank == 0
 
     def share(self, order: Tensor) -> Tensor:
-        """This process's part of a batch, int64 [n]."""
+        """Part of a batch that this process takes, int64 [n]."""
         return order[self.rank :: self.size]
 
     def scatter_seeds(self, seed: int) -> None:

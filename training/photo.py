@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..codec.photo.config import LOG_SCALE_MIN, QUALITIES, PhotoConfig
+from ..codec.family import QUALITIES
+from ..codec.photo.config import LOG_SCALE_MIN, PhotoConfig
 from ..codec.photo.model import PhotoModel
 from .config import ParameterGroup, PhotoTrain
 from .ladder import rate
@@ -37,7 +38,7 @@ def terms(model: PhotoModel, images: Tensor, quality: Tensor, rounded: bool) -> 
     images uint8 [B, 3, H, W], sides multiples of the model's; quality [B]."""
     x = images.float().div_(255).sub_(0.5)
     coefficients, features = model.analysis.up(x, quality)
-    walk = model.prior.walk(len(x), *x.shape[2:], quality)
+    walk = model.prior.walk(len(x), x.shape[2], x.shape[3], quality)
     bits, latents = [], []
     try:
         step = next(walk)
@@ -87,10 +88,11 @@ class PhotoTask(nn.Module):
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Linear transforms, what depends on quality, and the rest."""
-        linear = [self.model.analysis.linear.weight, self.model.synthesis.linear.weight]
-        knots = [parameter for name, parameter in self.model.named_parameters() if name.endswith(".table")]
+        named = dict(self.model.named_parameters())
+        linear = [parameter for name, parameter in named.items() if ".linear." in name]
+        knots = [parameter for name, parameter in named.items() if name.endswith(".table")]
         apart = {id(parameter) for parameter in (*linear, *knots)}
-        rest = [parameter for parameter in self.model.parameters() if id(parameter) not in apart]
+        rest = [parameter for parameter in named.values() if id(parameter) not in apart]
         clip = self.train_config.grad_clip
         return [
             ParameterGroup(rest, clip),

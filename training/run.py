@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from torch import Tensor
 
 from ..codec.config import ConfigError
 from .config import PhotoRecipe, Recipe, read_recipe
@@ -74,9 +74,7 @@ def run(
     return export(task, recipe, described, folder, steps)
 
 
-def _data(
-    recipe: Recipe, data_dir: Path | None, limit: int | None
-) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
+def _data(recipe: Recipe, data_dir: Path | None, limit: int | None) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
     """Images to train on, images to measure on, and what the export needs to know of the set."""
     if isinstance(recipe, PhotoRecipe):
         photos, held_out = load_photos(recipe.train.crop, data_dir, limit)

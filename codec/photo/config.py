@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
-QUALITIES = 100
-"""Settings of the rate: 1 (smallest) to 100 (best)."""
+from ..family import QUALITIES
+
 SAMPLES = 3
 """Colour channels."""
 LOG_SCALE_MIN, LOG_SCALE_MAX = -2.5, 4.5
@@ -54,8 +54,8 @@ class PhotoConfig:
     synthesis_blocks: int = 4
     fine_width: int = 64
     fine_blocks: int = 2
-    weight_low: float = 0.0008
-    weight_high: float = 0.25
+    weight_low: float = 0.0005
+    weight_high: float = 0.13
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
@@ -65,7 +65,10 @@ class PhotoConfig:
             raise ValueError(f"the last stride must be a power of two from 4, found {self.stride}")
         if sum(level.latents for level in self.finest) > SAMPLES * self.stride**2:
             raise ValueError("the levels of the last stride have more latents than a block has samples")
-        if min(self.width, self.fine_width) < 1 or min(self.analysis_blocks, self.synthesis_blocks, self.fine_blocks) < 0:
+        if (
+            min(self.width, self.fine_width) < 1
+            or min(self.analysis_blocks, self.synthesis_blocks, self.fine_blocks) < 0
+        ):
             raise ValueError("widths must be at least 1, numbers of blocks at least 0")
         if not 0 < self.weight_low < self.weight_high:
             raise ValueError("weights must be positive, and rise")
@@ -92,4 +95,6 @@ class PhotoConfig:
 
     def weight(self, quality: float) -> float:
         """Bits per pixel that one unit of mean squared error is worth at a quality 1..100."""
-        return self.weight_low * math.exp((quality - 1) / (QUALITIES - 1) * math.log(self.weight_high / self.weight_low))
+        return self.weight_low * math.exp(
+            (quality - 1) / (QUALITIES - 1) * math.log(self.weight_high / self.weight_low)
+        )

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ..exact.layers import Residual
+from ..family import QUALITIES
 from ..ladder.network import unshuffled
-from .config import QUALITIES, SAMPLES, Level, PhotoConfig
+from .config import SAMPLES, Level, PhotoConfig
 
 SIGNAL = 4.0
 KNOTS = 9
@@ -74,17 +75,32 @@ def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def _parameter(module: nn.Module, name: str) -> nn.Parameter:
+    found = getattr(module, name)
+    assert isinstance(found, nn.Parameter)
+    return found
+
+
+def _bias(module: nn.Module) -> nn.Parameter:
+    return _parameter(module, "bias")
+
+
+def _pass_on(weight: Tensor, channels: int) -> None:
+    """Let the first channels of a kernel [out, in, k, k] be passed on as they are, and nothing else into them."""
+    weight[:channels] = 0.0
+    here, centre = torch.arange(channels), weight.shape[2] // 2
+    weight[here, here, centre, centre] = 1.0
+
+
 def exact_block(width: int) -> Residual:
-    """x + 1x1(relu(3x3(relu(x)))), at first x: a block that has a fixed-point form."""
+    """X + 1x1(relu(3x3(relu(x)))), at first x: a block that has a fixed-point form."""
     return Residual(
-        nn.Sequential(
-            nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), _zeroed(nn.Conv2d(width, width, 1))
-        )
+        nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), _zeroed(nn.Conv2d(width, width, 1)))
     )
 
 
 def bottleneck(width: int) -> Residual:
-    """x + 1x1(relu(3x3(relu(1x1(relu(x)))))) through half the channels, at first x."""
+    """X + 1x1(relu(3x3(relu(1x1(relu(x)))))) through half the channels, at first x."""
     half = width // 2
     return Residual(
         nn.Sequential(
@@ -155,10 +171,8 @@ class Analysis(nn.Module):
         with torch.no_grad():
             self.linear.weight[:, :, 0, 0] = SIGNAL * transform(config.stride)[:coefficients]
             for head, level in zip(self.heads, config.levels, strict=True):
-                assert isinstance(head, nn.Sequential)
-                last = head[-1]
-                assert isinstance(last, nn.Conv2d) and last.bias is not None
-                last.bias[level.latents :] = -3.0  # so that the posterior hardly leans on the prior at first
+                last = list(head.modules())[-1]
+                _bias(last)[level.latents :] = -3.0  # so that the posterior hardly leans on the prior at first
 
     def up(self, x: Tensor, quality: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
         """Pixels -0.5..0.5, [B, 3, H, W], quality [B] -> coefficients [B, n, h, w] and features by stride."""
@@ -181,10 +195,12 @@ class Analysis(nn.Module):
 
         The mean of the product of the prior and what was seen (Sonderby et al. 2016, eq. 16)."""
         level = self.config.levels[step.level]
-        seen, log_scale = self.heads[step.level](torch.cat([features[level.stride], step.features], 1)).float().chunk(2, 1)
+        head = self.heads[step.level](torch.cat([features[level.stride], step.features], 1))
+        seen, log_scale = head.float().chunk(2, 1)
         seen = seen + self._linear_part(step.level, coefficients)
         weight = torch.sigmoid(2 * (step.log_scale - log_scale))
-        return (seen - step.mean) * weight * step.gain
+        distance: Tensor = (seen - step.mean) * weight * step.gain
+        return distance
 
     def _linear_part(self, number: int, coefficients: Tensor) -> Tensor:
         """Coefficients of a finest level; for the others the means of their blocks, and nothing for the rest."""
@@ -211,9 +227,7 @@ class Prior(nn.Module):
         self.log_gain = nn.ModuleList(Knots(level.latents) for level in config.levels)
         self.blocks = nn.ModuleList(_blocks(exact_block, level.width, level.blocks) for level in config.levels)
         self.heads = nn.ModuleList(nn.Conv2d(level.width, 2 * level.latents, 1) for level in config.levels)
-        self.entries = nn.ModuleList(
-            nn.Conv2d(level.latents, level.width, 3, padding=1) for level in config.levels
-        )
+        self.entries = nn.ModuleList(nn.Conv2d(level.latents, level.width, 3, padding=1) for level in config.levels)
         self.expand = nn.ModuleList(self._expand(above, below) for above, below in config.pairs)
         self._start()
 
@@ -227,36 +241,27 @@ class Prior(nn.Module):
     def _start(self) -> None:
         config = self.config
         for number, level in enumerate(config.levels):
-            log_gain, head, entry = self.log_gain[number], self.heads[number], self.entries[number]
-            assert isinstance(log_gain, Knots) and isinstance(head, nn.Conv2d) and isinstance(entry, nn.Conv2d)
-            assert head.bias is not None and entry.bias is not None
-            for knot in range(KNOTS):
+            for knot, row in enumerate(_parameter(self.log_gain[number], "table")):
                 quality = 1 + knot * (QUALITIES - 1) / (KNOTS - 1)
-                # The step of uniform quantisation at this weight, if pixels' errors were uniform in it.
+                # About the step of uniform quantisation at this weight, if errors were uniform in it.
                 step = math.sqrt(12 * SAMPLES / (2 * math.log(2) * config.weight(quality))) / 255
-                log_gain.table[knot] = math.log(1 / (0.7 * step * SIGNAL))
-            head.weight.mul_(0.1)
-            head.weight[:, :SAMPLES] = 0.0
-            nn.init.zeros_(head.bias)
-            head.weight[:SAMPLES] = 0.0
-            head.weight[torch.arange(SAMPLES), torch.arange(SAMPLES)] = 1.0
-            head.bias[level.latents :] = -0.5
-            first = level.stride > config.stride or number == len(config.levels) - len(config.finest)
-            if first:
-                entry.weight[:SAMPLES] = 0.0
-                entry.weight[torch.arange(SAMPLES), torch.arange(SAMPLES), 1, 1] = 1.0
-                entry.bias[:SAMPLES] = 0.0
-            else:
-                head.weight[:SAMPLES] = 0.0
-                entry.weight[:SAMPLES] = 0.0
-                entry.bias[:SAMPLES] = 0.0
+                row.fill_(-math.log(0.7 * step * SIGNAL))
+            head, entry = self.heads[number], self.entries[number]
+            nn.init.zeros_(_bias(head))
+            _bias(head)[level.latents :] = -0.5
+            weight = _parameter(head, "weight").mul_(0.1)
+            weight[:, :SAMPLES] = 0.0
+            means = level.stride > config.stride or number == len(config.levels) - len(config.finest)
+            _pass_on(weight, SAMPLES if means else 0)
+            _parameter(entry, "weight")[:SAMPLES] = 0.0
+            _bias(entry)[:SAMPLES] = 0.0
+            _pass_on(_parameter(entry, "weight"), SAMPLES if means else 0)
         for part in self.expand:
+            factor = 4 if isinstance(part, nn.Sequential) else 1
             for layer in part.modules():
                 if isinstance(layer, nn.Conv2d):
-                    factor = 4 if isinstance(part, nn.Sequential) else 1
+                    _bias(layer)[: SAMPLES * factor] = 0.0
                     layer.weight[: SAMPLES * factor] = 0.0
-                    assert layer.bias is not None
-                    layer.bias[: SAMPLES * factor] = 0.0
                     for channel in range(SAMPLES):
                         layer.weight[factor * channel : factor * (channel + 1), channel] = 1.0
 
@@ -268,9 +273,8 @@ class Prior(nn.Module):
         for number in range(len(self.config.levels)):
             features = self.blocks[number](features + self.quality[number](quality))
             mean, log_scale = self.heads[number](features).chunk(2, 1)
-            log_gain = self.log_gain[number](quality)
-            k = yield self.step(number, mean, log_scale, log_gain, features)
-            features = features + self.entries[number](self.scaled(k, number, log_gain))
+            k = yield self.step(number, mean, log_scale, self.log_gain[number](quality), features)
+            features = features + self.entries[number](self.scaled(k, number, quality))
             if number + 1 < len(self.config.levels):
                 features = self.expand[number](features)
         return features
@@ -285,9 +289,10 @@ class Prior(nn.Module):
         log_gain = log_gain.float()
         return LatentStep(number, mean.float(), log_scale.float() + log_gain, log_gain.exp(), features)
 
-    def scaled(self, k: Tensor, number: int, log_gain: Tensor) -> Tensor:
+    def scaled(self, k: Tensor, number: int, quality: Tensor) -> Tensor:
         """Distances in signal units."""
-        return k * (-log_gain).exp()
+        scaled: Tensor = k * (-self.log_gain[number](quality)).exp()
+        return scaled
 
 
 class Synthesis(nn.Module):

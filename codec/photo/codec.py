@@ -1,0 +1,186 @@
+"""Photographs of any size to payloads and back, at any quality 1..100."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ...bitstream.cdf import check_cdf
+from ...bitstream.errors import Corrupt, UnsupportedImage
+from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, leb128, read_leb128, scale_tables
+from ..family import QUALITIES, CodedPhoto
+from . import tiles
+from .exact import CLASSES, FRAC_BITS, SCALES, ExactPrior, scale_index
+from .model import LatentStep, PhotoModel
+
+Pixels = NDArray[np.uint8]
+
+
+class PhotoCodec(nn.Module):
+    """A photograph model that is ready to code: its prior in integers, the rest in float32 (float16 when stored)."""
+
+    photographs = True
+    qualities = QUALITIES
+    archives = False
+
+    psnr_floor: Tensor
+
+    def __init__(self, model: PhotoModel, psnr_floor: Sequence[float] = (0.0,) * QUALITIES) -> None:
+        """Convert a trained model, or a new one to load stored weights into.
+
+        psnr_floor: for every quality, the PSNR in dB below which an image counts as unknown to the model."""
+        super().__init__()
+        self.config = model.config
+        self.prior = ExactPrior(model.prior)
+        self.analysis = model.analysis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.synthesis = model.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for number, table in enumerate(scale_tables(SCALES, CLASSES)):
+            self.register_buffer(f"tables{number}", torch.from_numpy(table))
+        self.register_buffer("psnr_floor", torch.tensor(psnr_floor, dtype=torch.float64))
+        self.register_load_state_dict_post_hook(_in_float32)  # type: ignore[no-untyped-call]
+        self.eval().requires_grad_(False)
+
+    @property
+    def takes(self) -> str:
+        """The images it takes, in words."""
+        return "colour and grey images of 8 bits, of any size"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.psnr_floor.device
+
+    def floor(self, setting: int) -> float:
+        """PSNR in dB below which an image is unlike anything the model was made for."""
+        return float(self.psnr_floor[setting - 1])
+
+    def stored(self) -> dict[str, Tensor]:
+        """The state as a weights file holds it: floats as float16."""
+        state = self.state_dict()
+        return {name: each.half() if each.dtype == torch.float32 else each for name, each in state.items()}
+
+    def check(self) -> None:
+        """Raises ValueError unless the tables are valid."""
+        for table in self._tables():
+            check_cdf(table)
+
+    @torch.inference_mode()
+    def encode_photo(self, pixels: Pixels, quality: int, render: bool = True) -> CodedPhoto:
+        """An image uint8 [H, W, 3] coded at a quality 1..100. render: whether to say what it decodes to."""
+        height, width = pixels.shape[:2]
+        boxes = tiles.boxes(height, width)
+        coded = [self._encode(pixels[box], quality, render) for box in boxes]
+        parts = [part for part, _ in coded]
+        payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)
+        shown = tiles.joined(height, width, (x_hat for _, x_hat in coded)) if render else None
+        return CodedPhoto(payload, quality, shown)
+
+    @torch.inference_mode()
+    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
+        """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
+        return tiles.joined(height, width, self._decoded(payload, parameter, height, width))
+
+    def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
+        """Raises UnsupportedImage: a file shows nothing before it is whole."""
+        raise UnsupportedImage("no preview: a photograph of this model can only be decoded whole")
+
+    def _decoded(self, payload: bytes, quality: int, height: int, width: int) -> Iterator[Pixels]:
+        boxes, place = tiles.boxes(height, width), 0
+        for rows, columns in boxes:
+            size = rows.stop - rows.start, columns.stop - columns.start
+            length = len(payload)
+            if len(boxes) > 1:
+                length, place = read_leb128(payload, place)
+            if place + length > len(payload):
+                raise Corrupt(f"payload: expected {length} bytes at offset {place}, found {len(payload) - place}")
+            yield self._decode(payload[place : place + length], quality, *size)
+            place += length
+        if place != len(payload):
+            raise Corrupt(f"payload: expected {place} bytes, found {len(payload)}")
+
+    def _encode(self, pixels: Pixels, quality: int, render: bool) -> tuple[bytes, Pixels]:
+        height, width = pixels.shape[:2]
+        padded = self._padded(pixels)
+        x = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float().div_(255).sub_(0.5)
+        at = torch.tensor([float(quality)], device=self.device)
+        coefficients, features = self.analysis.up(x.contiguous(memory_format=torch.channels_last), at)
+        writer, latents = LatentWriter(CLASSES, self._tables()), []
+        walk = self.prior.walk(1, padded.shape[0], padded.shape[1], self._exact(quality))
+        try:
+            step = next(walk)
+            while True:
+                scale, told = scale_index(step), self._as_float(step, quality)
+                offset = self.analysis.posterior(told, coefficients, features)
+                k = offset.round_().clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT).double().masked_fill_(scale == 0, 0.0)
+                writer.push(k.flatten().long().cpu().numpy(), scale.flatten().cpu().numpy())
+                latents.append(self._placed(told, k))
+                step = walk.send(k)
+        except StopIteration as stop:
+            last = stop.value
+        return writer.finish(), self._render(latents, last, at, height, width) if render else padded[:0]
+
+    def _decode(self, payload: bytes, quality: int, height: int, width: int) -> Pixels:
+        multiple = self.config.multiple
+        rows, columns = (-(-size // multiple) * multiple for size in (height, width))
+        most = sum(level.latents * (rows // level.stride) * (columns // level.stride) for level in self.config.levels)
+        reader, latents = LatentReader(CLASSES, self._tables(), payload, most), []
+        walk = self.prior.walk(1, rows, columns, self._exact(quality))
+        try:
+            step = next(walk)
+            while True:
+                scale = scale_index(step)
+                values = reader.pop(scale.flatten().cpu().numpy())
+                k = torch.from_numpy(values).to(self.device).double().view(scale.shape)
+                latents.append(self._placed(self._as_float(step, quality), k))
+                step = walk.send(k)
+        except StopIteration as stop:
+            last = stop.value
+        reader.finish()
+        at = torch.tensor([float(quality)], device=self.device)
+        return self._render(latents, last, at, height, width)
+
+    def _exact(self, quality: int) -> Tensor:
+        return torch.tensor([quality], device=self.device)
+
+    def _as_float(self, step: LatentStep, quality: int) -> LatentStep:
+        """What the float networks see of a step of the exact prior."""
+        unit = 2.0**-FRAC_BITS
+        parts = {name: getattr(step, name).mul(unit).float() for name in ("mean", "log_scale", "features")}
+        return replace(step, gain=step.gain.mul(unit).exp().float(), **parts)
+
+    def _placed(self, step: LatentStep, k: Tensor) -> Tensor | None:
+        """The latents at distances k in signal units, of the finest levels."""
+        if self.config.levels[step.level].stride != self.config.stride:
+            return None
+        return step.mean + k.float() / step.gain
+
+    def _render(
+        self, latents: list[Tensor | None], features: Tensor, quality: Tensor, height: int, width: int
+    ) -> Pixels:
+        z = torch.cat([each for each in latents if each is not None], 1)
+        z = z.contiguous(memory_format=torch.channels_last)
+        x: Tensor = self.synthesis(z, features.mul(2.0**-FRAC_BITS).float(), quality)
+        levels = x[0, :, :height, :width].add(0.5).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
+        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
+
+    def _padded(self, pixels: Pixels) -> Pixels:
+        """With the last row and column repeated, to multiples of the coarsest stride."""
+        height, width = pixels.shape[:2]
+        multiple = self.config.multiple
+        return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+
+    def _tables(self) -> list[NDArray[np.int32]]:
+        return [getattr(self, f"tables{number}").cpu().numpy() for number in range(len(CLASSES))]
+
+
+def _in_float32(codec: nn.Module, _: object) -> None:
+    """Stored as float16, computed in float32."""
+    assert isinstance(codec, PhotoCodec)
+    for part in (codec.analysis, codec.synthesis):
+        part.float().to(memory_format=torch.channels_last)
+        part.requires_grad_(False)

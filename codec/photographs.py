@@ -1,0 +1,185 @@
+"""Photographs as files: colour and grey images of 8 bits and any size, with transparency, by a photograph model.
+
+The model codes three colours; transparency stands in front of its payload losslessly, and so do, on request, the colour
+profile and EXIF. FORMAT.md, "Photographs"."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..bitstream import container
+from ..bitstream.container import ModelHeader
+from ..bitstream.errors import Corrupt, TooLarge, Truncated, UnsupportedImage
+from ..bitstream.latents import leb128, read_leb128
+from . import plain
+from .family import METADATA, PhotoCodec
+from .images import psnr_db
+from .models import Model
+
+MODES = ("L", "LA", "RGB", "RGBA")
+_METADATA_LIMIT = 1 << 24  # bytes of each kind, unpacked
+_ROWS = 64  # from which the size of a plain file is guessed
+_GUESS = 1.3  # how far above the truth the guess may lie
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a photograph's file should be.
+
+    quality: 1..100.  bpp: largest size in bits per pixel, header and all, in place of a quality.  metadata: whether to
+    keep colour profile and EXIF."""
+
+    quality: int
+    bpp: float | None = None
+    metadata: bool = False
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of an image besides its pixels; empty where it says nothing."""
+
+    icc_profile: bytes = b""
+    exif: bytes = b""
+
+    @classmethod
+    def of(cls, image: Image.Image) -> Metadata:
+        """Of a Pillow image."""
+        return cls(image.info.get("icc_profile") or b"", image.info.get("exif") or b"")
+
+    def attach(self, image: Image.Image) -> None:
+        """Put it where Pillow looks for it."""
+        image.info |= {name: value for name, value in vars(self).items() if value}
+
+
+def is_photograph(image: Image.Image) -> bool:
+    """Whether a photograph model takes an image: 8 bits of grey or colour, transparency only as a channel."""
+    return image.mode in MODES and image.info.get("transparency") is None and min(image.size) > 0
+
+
+def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
+    """The file of an image, and whether the model renders it as well as images that it knows.
+
+    Raises UnsupportedImage for a mode that it does not take, TooLarge beyond the container's limits."""
+    if not is_photograph(image):
+        raise UnsupportedImage(f"{model.name} takes {model.codec.takes}, found mode {image.mode}")
+    if image.width * image.height > container.MAX_PIXELS:
+        raise TooLarge(f"image of {image.width} x {image.height} pixels, limit {container.MAX_PIXELS}")
+    codec, pixels = _codec(model), _colours(image)
+    front = _front(image, wish.metadata)
+
+    def wrapped(payload: bytes, parameter: int) -> bytes:
+        parameter |= METADATA if wish.metadata else 0
+        width, height = image.size
+        header = ModelHeader(parameter, image.mode, width, height, model.number, model.sha256[:8], model.name)
+        return container.write(header, front + payload)
+
+    quality = wish.quality
+    if wish.bpp is not None:
+        most = wish.bpp * image.width * image.height / 8
+        quality = _largest(codec.qualities, lambda q: len(_sized(codec, pixels, q, wrapped)) <= most)
+    setting = -(-quality * codec.qualities // 100) if wish.bpp is None else quality
+    coded = codec.encode_photo(pixels, setting)
+    assert coded.x_hat is not None
+    error = int(((coded.x_hat.astype(np.int32) - pixels) ** 2).sum(dtype=np.int64))
+    known = wish.bpp is not None or psnr_db(error, pixels.size) >= codec.floor(setting)
+    return wrapped(coded.payload, coded.parameter), known
+
+
+def decode(header: ModelHeader, payload: bytes, model: Model, preview: bool = False) -> Image.Image:
+    """The image of a file. preview: what can be seen from the start of its payload. Raises Corrupt, Truncated."""
+    if header.mode not in MODES:
+        raise Corrupt(f"mode {header.mode}: {model.name} takes {model.codec.takes}")
+    metadata, alpha, begin = _read_front(header, payload)
+    codec, size = _codec(model), (header.height, header.width)
+    show = codec.preview_photo if preview else codec.decode_photo
+    pixels = show(payload[begin:], header.parameter & ~METADATA, *size)
+    if header.mode in ("L", "LA"):
+        pixels = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
+    if alpha is not None:
+        pixels = np.dstack([pixels, alpha])
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    metadata.attach(image)
+    return image
+
+
+def may_be_smaller_plain(image: Image.Image, size: int) -> bool:
+    """Whether a plain file may have fewer bytes than `size`, as some of its rows tell: drawings, screens, text."""
+    pixels = np.atleast_3d(np.asarray(image))
+    rows = np.unique(np.linspace(0, len(pixels) - 1, min(_ROWS, len(pixels))).astype(int))
+    some = pixels[rows]
+    left = np.diff(some, axis=1, prepend=np.zeros_like(some[:, :1]))
+    guess = min(len(zlib.compress(form.tobytes(), 6)) for form in (some, left)) * len(pixels) / len(rows)
+    return guess < _GUESS * size + 4 * container.GENERAL_OVERHEAD
+
+
+def _codec(model: Model) -> PhotoCodec:
+    return cast(PhotoCodec, model.codec)
+
+
+def _colours(image: Image.Image) -> NDArray[np.uint8]:
+    """Colours uint8 [H, W, 3] without transparency."""
+    return np.array(image.convert("RGB") if image.mode != "LA" else image.getchannel(0).convert("RGB"))
+
+
+def _sized(codec: PhotoCodec, pixels: NDArray[np.uint8], quality: int, wrapped: Callable[[bytes, int], bytes]) -> bytes:
+    coded = codec.encode_photo(pixels, quality, render=False)
+    return wrapped(coded.payload, coded.parameter)
+
+
+def _largest(most: int, fits: Callable[[int], bool]) -> int:
+    """The largest number of 1..most that fits (sizes rise with it), by bisection; 1 if none does."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _front(image: Image.Image, keep: bool) -> bytes:
+    """What stands in front of the model's payload: metadata if kept, and transparency where the mode has it."""
+    parts = [zlib.compress(part, 9) for part in vars(Metadata.of(image)).values()] if keep else []
+    if image.mode in ("LA", "RGBA"):
+        method, extra, payload = plain.encode(plain.from_pil(image.getchannel("A")))
+        parts.append(bytes([method]) + leb128(len(extra)) + extra + payload)
+    return b"".join(leb128(len(part)) + part for part in parts)
+
+
+def _read_front(header: ModelHeader, payload: bytes) -> tuple[Metadata, NDArray[np.uint8] | None, int]:
+    """Metadata, transparency uint8 [H, W], and where the model's payload begins."""
+    place, metadata, alpha = 0, Metadata(), None
+    if header.parameter & METADATA:
+        icc_profile, place = _part(payload, place)
+        exif, place = _part(payload, place)
+        metadata = Metadata(_inflated(icc_profile), _inflated(exif))
+    if header.mode in ("LA", "RGBA"):
+        part, place = _part(payload, place)
+        length, begin = read_leb128(part, 1)
+        stored = part[0], part[begin : begin + length], part[begin + length :]
+        alpha = plain.decode(*stored, header.width, header.height, "L", header.width * header.height).pixels
+        alpha = alpha.reshape(header.height, header.width)
+    return metadata, alpha, place
+
+
+def _part(payload: bytes, place: int) -> tuple[bytes, int]:
+    length, place = read_leb128(payload, place)
+    if place + length > len(payload):
+        raise Truncated(f"payload: expected {length} bytes at offset {place}, found {len(payload) - place}")
+    return payload[place : place + length], place + length
+
+
+def _inflated(data: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    try:
+        found = unpacker.decompress(data, _METADATA_LIMIT)
+    except zlib.error as error:
+        raise Corrupt(f"payload: metadata: {error}") from error
+    if not unpacker.eof:
+        raise Corrupt(f"payload: metadata is cut, or has more than {_METADATA_LIMIT} bytes")
+    return found
