@@ -81,6 +81,9 @@ _MODELS: _Option = click.argument("model", metavar="MODEL...", nargs=-1, require
 _ARCHIVE_MODEL: _Option = click.option(
     "--model", default="auto", show_default=True, help="auto, a model for archives, or its weights file."
 )
+_ANCHOR: _Option = click.option(
+    "--anchor", metavar="CODEC", help="Of photographs: the codec that BD-rates are against (default JPEG)."
+)
 _JOBS: _Option = click.option(
     "--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes that code; 0: one per core."
 )
@@ -92,9 +95,11 @@ def _measurement(
     model: _Option = _MODEL,
     peers: bool = False,
     options: Sequence[_Option] = (),
+    photographs: str | None = None,
 ) -> Callable[..., None]:
     """A command that runs `measure` of a module of `eval` and shows its `table`. model: how it is told what to measure.
-    peers: whether learned peers can be added.  options: of this command alone; `measure` gets all but `report`."""
+    peers: whether learned peers can be added.  options: of this command alone; `measure` gets all that are given, but
+    `report`.  photographs: the module for sets of photographs, which alone gets `anchor`."""
 
     @model
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
@@ -118,16 +123,21 @@ def _measurement(
         **own: Any,
     ) -> None:
         from ..codec import files
-        from ..training.datasets import load
+        from ..training import datasets, photo_sets
 
-        measuring = import_module(module, __package__)
         check_device(device)
         for target in filter(None, (out, report)):
             files.check_target(target, force=True)
         if out and report and os.path.realpath(out) == os.path.realpath(report):
             raise click.UsageError("--out and --report name the same file")
-        more, images = (others,) if peers else (), load(data, split, data_dir)
-        result = asdict(measuring.measure(model, images, limit, device, *more, **own))
+        more, load = (others,) if peers else (), photo_sets.load_any if photographs else datasets.load
+        images = load(data, split, data_dir)
+        of_photographs = photographs and isinstance(images, photo_sets.PhotoSet)
+        measuring = import_module(photographs if photographs and of_photographs else module, __package__)
+        given = {name: value for name, value in own.items() if value is not None}
+        if "anchor" in given and not of_photographs:
+            raise click.UsageError(f"--anchor is for photographs; {data} has none")
+        result = asdict(measuring.measure(model, images, limit, device, *more, **given))
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
         if report:
@@ -172,11 +182,12 @@ def bench() -> None:
 @bench.command()
 @click.argument("source", metavar="RESULT.json", type=PATH)
 @click.argument("target", metavar="OUT.png", type=PATH)
-def plot(source: Path, target: Path) -> None:
+@click.option("--published", is_flag=True, help="With published curves of other codecs on these images, dashed.")
+def plot(source: Path, target: Path, published: bool) -> None:
     """Draw the rate-distortion curves of a result of `bench rd`; needs matplotlib."""
-    from .bench.rd import plot
+    from .bench.plots import plot
 
-    plot(source, target)
+    plot(source, target, published)
 
 
 @bench.command()
@@ -272,7 +283,9 @@ _ARCHIVE_DOC = """Pack a data set into one archive and unpack it, by real proces
 Beside it: -ELBO of the same model, initial bits, and classical codecs on the whole set."""
 evaluate = click.command("eval")(_measurement(".model", _EVAL_DOC, options=_EVAL_OPTIONS))
 bench.command("speed")(_measurement(".bench.speed", _SPEED_DOC))
-bench.command("rd")(_measurement(".bench.rd", _RD_DOC, model=_MODELS, peers=True))
+bench.command("rd")(
+    _measurement(".bench.rd", _RD_DOC, model=_MODELS, peers=True, options=(_ANCHOR,), photographs=".bench.photographs")
+)
 bench.command("archive")(_measurement(".bench.archives", _ARCHIVE_DOC, _ARCHIVE_MODEL, options=(_JOBS,)))
 bench.command("lossless")(_measurement(".bench.lossless", _LOSSLESS_DOC, model=_MODELS))
 

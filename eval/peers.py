@@ -1,4 +1,6 @@
-"""Classical codecs behind the same two functions as ours: grey images to whole files in memory and back."""
+"""Classical codecs behind the same two functions as ours: grey images to whole files in memory and back.
+
+Those of photographs: `photo_peers`."""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ from .metrics import Images
 
 @dataclass(frozen=True)
 class Peer:
-    """A codec. encode(image uint8 [H, W], quality) gives a file, decode the image back.
+    """A codec. encode(image uint8 [H, W] or [H, W, 3], quality) gives a file, decode the image back.
 
     qualities: of a rate-distortion curve, worst first; (None,) for lossless codecs, which have no quality."""
 
@@ -38,9 +40,9 @@ def peers() -> dict[str, Peer]:
     ]
     if features.check("avif"):
         found.append(Peer("AVIF", _LOSSY, partial(_save, "AVIF", {"subsampling": "4:0:0"}), _open))
-    if jpegxl := _imagecodecs():
+    if library := jpegxl():
         qualities = (1, 10, 30, 50, 70, 80, 90, 95, 98, 99)
-        found.append(Peer("JPEG XL", qualities, partial(_encode_jpegxl, jpegxl), jpegxl.jpegxl_decode))
+        found.append(Peer("JPEG XL", qualities, partial(_encode_jpegxl, library), library.jpegxl_decode))
     return {peer.name: peer for peer in found}
 
 
@@ -53,13 +55,13 @@ def lossless_peers(binary: bool) -> list[Peer]:
     ]
     if binary and features.check("libtiff"):
         found.append(Peer("TIFF G4", (None,), partial(_save_binary, "TIFF", {"compression": "group4"}), _open))
-    if jpegxl := _imagecodecs():
-        encode, decode = partial(_encode_jpegxl_lossless, jpegxl, binary), partial(_decode_jpegxl, jpegxl, binary)
+    if library := jpegxl():
+        encode, decode = partial(_encode_jpegxl_lossless, library, binary), partial(_decode_jpegxl, library, binary)
         found.append(Peer("JPEG XL lossless", (None,), encode, decode))
     return found
 
 
-def _imagecodecs() -> Any | None:
+def jpegxl() -> Any | None:
     """imagecodecs, if it is there with JPEG XL."""
     try:
         import imagecodecs

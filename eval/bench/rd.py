@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...bitstream.errors import VqcodecError
 from ...codec import models
-from ...codec.images import psnr_db
 from ...training.datasets import Dataset
 from .. import compressai_peers, files
 from ..environment import Environment, environment, line
 from ..metrics import Distortion, Images, bits_per_dim, bits_per_pixel, distortion
 from ..peers import Peer, peers
 from ..tables import aligned, number
-
-_TICKS = [digit * 10**power for power in range(7) for digit in (1, 2, 5)]  # bytes, on a logarithmic axis
-
-
-class PlotError(VqcodecError):
-    """A plot that cannot be drawn: matplotlib is missing, or the file is no result."""
 
 
 @dataclass(frozen=True)
@@ -209,53 +199,6 @@ def _comparison_row(row: dict[str, Any]) -> list[str]:
         number(row["best_bytes"], 2),
         number(row["ratio"], 3),
     ]
-
-
-def plot(source: Path, target: Path) -> None:
-    """Draw the lossy points of a result (JSON file) as curves of PSNR (of the mean MSE) over bytes.
-
-    Lossless sizes of our models, and of the best peer, are dashed lines.
-    Raises PlotError without matplotlib, for a file that is no such result, or one that cannot be written."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PlotError("a plot needs matplotlib: pip install matplotlib") from error
-    try:
-        _draw(json.loads(source.read_text()), Figure(figsize=(7, 4.5), layout="constrained")).savefig(target, dpi=150)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PlotError(f"cannot draw {source} as {target}: {error!r}") from error
-
-
-def _draw(result: dict[str, Any], figure: Any) -> Any:
-    axes = figure.add_subplot(xscale="log", xlabel="bytes per image, whole file", ylabel="PSNR, dB (of the mean MSE)")
-    lossy, colours = [point for point in result["points"] if _drawn(point)], {}
-    for codec in dict.fromkeys(point["codec"] for point in lossy):
-        points = [point for point in lossy if point["codec"] == codec]
-        psnrs = [point["distortion"]["psnr_db_of_mse"] for point in points]
-        (curve,) = axes.plot([point["bytes_per_image"] for point in points], psnrs, marker="o", label=codec)
-        colours[codec] = curve.get_color()
-    for point in _lossless(result):
-        size, name = point["bytes_per_image"], point["codec"].removesuffix(" lossless")
-        axes.axvline(size, color=colours.get(name, "grey"), linestyle="--", label=f"{name}, lossless")
-    axes.set_xticks([size for size in _TICKS if axes.get_xlim()[0] <= size <= axes.get_xlim()[1]])
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    axes.grid(alpha=0.3)
-    axes.legend(title=f"{result['data']}, {result['images']:,} images")
-    return figure
-
-
-def _drawn(point: dict[str, Any]) -> bool:
-    """Whether a point belongs on a curve: lossy, and not so good that every pixel came back."""
-    return point["quality"] is not None and float(point["distortion"]["psnr_db_of_mse"]) < psnr_db(0, 1)
-
-
-def _lossless(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Lossless points of the models, and the smallest of the others."""
-    points = [point for point in result["points"] if point["quality"] is None]
-    ours = [point for point in points if point["codec"] in result["models"]]
-    theirs = [point for point in points if point not in ours]
-    return ours + sorted(theirs, key=lambda point: float(point["bytes_per_image"]))[:1]
 
 
 if __name__ == "__main__":

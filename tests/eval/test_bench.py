@@ -17,7 +17,7 @@ from PIL import Image, features
 
 import vqcodec
 from vqcodec.cli import main
-from vqcodec.eval.bench import lossless, rd, speed
+from vqcodec.eval.bench import lossless, plots, rd, speed
 from vqcodec.eval.bench.rd import Comparison, RatePoint
 from vqcodec.eval.metrics import Distortion
 from vqcodec.eval.peers import Peer, lossless_peers, peers
@@ -177,21 +177,21 @@ def test_plot(tmp_path: Path) -> None:
     with Image.open(target) as drawn:
         assert drawn.format == "PNG"
     source.write_text("[1, 2]")
-    with pytest.raises(rd.PlotError, match=r"cannot draw .*rd\.json"):
-        rd.plot(source, target)
+    with pytest.raises(plots.PlotError, match=r"cannot draw .*rd\.json"):
+        plots.plot(source, target)
 
 
 def test_plot_shows_our_lossless_sizes_and_the_best_peer() -> None:
-    assert [point["codec"] for point in rd._lossless(RESULT)] == ["ladder-mnist", "JPEG XL lossless"]
-    assert [rd._drawn(point) for point in RESULT["points"]] == [True, False, False, False]
-    assert not rd._drawn({"quality": 100, "distortion": {"psnr_db_of_mse": 99.0}})  # AVIF at its best
+    assert [point["codec"] for point in plots._lossless(RESULT)] == ["ladder-mnist", "JPEG XL lossless"]
+    assert [plots._drawn(point) for point in RESULT["points"]] == [True, False, False, False]
+    assert not plots._drawn({"quality": 100, "distortion": {"psnr_db_of_mse": 99.0}})  # AVIF at its best
 
 
 def test_optional_packages_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    with pytest.raises(rd.PlotError, match="pip install matplotlib"):
-        rd.plot(tmp_path / "rd.json", tmp_path / "rd.png")
+    with pytest.raises(plots.PlotError, match="pip install matplotlib"):
+        plots.plot(tmp_path / "rd.json", tmp_path / "rd.png")
     assert not [name for name in peers() if name.startswith("JPEG XL")]
     assert "JPEG XL lossless" not in {peer.name for peer in lossless_peers(binary=True)}
 

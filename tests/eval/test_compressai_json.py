@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from vqcodec.cli import main
 from vqcodec.codec.files import FileError
 from vqcodec.eval import compressai_peers
-from vqcodec.eval.bench import rd
+from vqcodec.eval.bench import plots
 from vqcodec.eval.bench.compressai_json import ConversionError, convert, curves, file_name
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -160,4 +160,4 @@ def test_compressai_plots_it(source: Path, tmp_path: Path) -> None:
 
 def test_plot_of_ours_takes_the_same_result(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rd.plot(source, tmp_path / "rd.png")
+    plots.plot(source, tmp_path / "rd.png")
