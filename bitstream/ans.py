@@ -18,8 +18,7 @@ is computed for the one symbol that is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +60,6 @@ class Bits:
     def __len__(self) -> int:
         return len(self.ones)
 
-    def take(self, chosen: Integers | slice) -> Bits:
-        """Of some of the symbols."""
-        return Bits(self.ones[chosen], self.precision)
-
     def intervals(self, symbols: Integers) -> tuple[Integers, Integers]:
         """See Distribution."""
         return symbols * self.zeros, np.where(symbols, self.ones, self.zeros)
@@ -87,10 +82,6 @@ class Tables:
     def __len__(self) -> int:
         return len(self.cdf)
 
-    def take(self, chosen: Integers | slice) -> Tables:
-        """Of some of the symbols."""
-        return Tables(self.cdf[chosen], self.precision)
-
     def intervals(self, symbols: Integers) -> tuple[Integers, Integers]:
         """See Distribution."""
         return _interval(self.cdf, symbols)
@@ -106,16 +97,6 @@ def _interval(cdf: Integers, symbols: Integers) -> tuple[Integers, Integers]:
     rows = np.arange(len(cdf))
     start = cdf[rows, symbols]
     return start, cdf[rows, symbols + 1] - start
-
-
-def joined(parts: Sequence[Distribution]) -> Bits | Tables:
-    """Bits one after another, or tables, of one precision and width. Raises TypeError for others."""
-    precision = parts[0].precision
-    if all(isinstance(part, Bits) for part in parts):
-        return Bits(np.concatenate([part.ones for part in parts if isinstance(part, Bits)]), precision)
-    if all(isinstance(part, Tables) for part in parts):
-        return Tables(np.concatenate([part.cdf for part in parts if isinstance(part, Tables)]), precision)
-    raise TypeError("only bits or only tables can be joined")
 
 
 def bits(distribution: Distribution, symbols: Integers) -> NDArray[np.float64]:
@@ -153,12 +134,16 @@ class Stack:
         """Push symbols int64 [n], the last one first: popping gives them in their order.
 
         Raises Corrupt for symbols without an interval: unpacking sound data meets none."""
-        starts, freqs = (array.astype(np.uint64) for array in distribution.intervals(symbols))
+        self.push_intervals(*distribution.intervals(symbols), distribution.precision)
+
+    def push_intervals(self, starts: NDArray[Any], freqs: NDArray[Any], bits: int) -> None:
+        """Push symbols by their intervals: integers [n] each, of [0, 2^bits). Raises Corrupt as `push`."""
+        starts, freqs = starts.astype(np.uint64), freqs.astype(np.uint64)
         if not freqs.all():
             raise Corrupt("bits-back payload: it holds latents that no encoder draws")
-        precision, lanes = np.uint64(distribution.precision), len(self.states)
+        precision, lanes = np.uint64(bits), len(self.states)
         room = np.uint64(64) - precision
-        for begin in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
+        for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
             freq = freqs[begin : begin + lanes]
             states = self.states[: len(freq)]
             full = (states >> room) >= freq

@@ -73,11 +73,11 @@ class BuiltIn:
         if model == PLAIN:
             return ()
         if model == AUTO:
-            return tuple(_candidate(found.name, found) for found in models.for_archives().values())
+            return tuple(_candidate(found.name, found) for found in models.for_packing())
         found = describe(models.find(model))
-        if not models.packs(found):
+        if not (models.packs(found) or models.packs_too(found)):
             raise ModelMismatch(
-                f"{model} codes single images or none; archives take auto, plain or a model for archives"
+                f"{model} codes single images or none; archives take auto, plain, a ladder or a model for archives"
             )
         return (_candidate(model, found),)
 

@@ -11,16 +11,17 @@ up. Coarse grids for latents that say little (`GaussianTables`) and the growing 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...bitstream.ans import Bits, Integers, Stack, Tables, bits, joined, supply
+from ...bitstream.ans import Bits, Distribution, Integers, Stack, Tables, bits, supply
 from ...bitstream.errors import Corrupt, Truncated
 from ..family import LOSSLESS, upright
 from .causal import wave_of_pixels
@@ -31,6 +32,7 @@ from .model import LadderModel, LatentStep, Step
 from .pixels import PixelStep
 
 MAX_BATCH = 1024
+"""Images of a batch of models in raster order."""
 _HEADER = 3  # bytes
 _MAX_LANES_LOG2 = 8
 _INVERTED = 1 << 15  # of 2^24: how often an image is expected to be brighter than not
@@ -40,22 +42,45 @@ _LANE_BITS = 8  # what a lane costs at the end
 _LANE_SHARE = 0.0006  # of the block: what lanes may cost
 _SLACK = 0.9
 _AT_ONCE = 16  # images whose pixels are computed together, so that they stay in the caches
-Draw = Callable[[Normal], Integers]
 S = TypeVar("S")
 R = TypeVar("R")
+_Numbers = NDArray[np.uint32]
+
+
+class Posterior(Distribution, Protocol):
+    """Of latents."""
+
+    def nearest(self) -> Integers:
+        """The symbols that clean images take, int64 [n]."""
+
+
+Draw = Callable[[Posterior], Integers]
 
 
 @dataclass(frozen=True)
 class Push:
-    """Symbols to push, in the order in which they are popped again. images: whose they are, int64 [n] in [0, B)."""
+    """Symbols to push, in the order in which they are popped again, as their intervals of [0, 2^precision).
 
-    symbols: Integers
-    distribution: Bits | Tables | Normal
-    images: Integers
+    starts, freqs, and images, whose they are, in [0, B): uint32 [n], as whole tables would fill the memory."""
+
+    starts: _Numbers
+    freqs: _Numbers
+    images: _Numbers
+    precision: int
+
+    @classmethod
+    def of(cls, symbols: Integers, distribution: Distribution, images: Integers) -> Push:
+        """Symbols int64 [n] of a distribution."""
+        starts, freqs = distribution.intervals(symbols)
+        return cls(*(array.astype(np.uint32) for array in (starts, freqs, images)), distribution.precision)
 
     def take(self, chosen: Integers | slice) -> Push:
         """Some of the symbols."""
-        return Push(self.symbols[chosen], self.distribution.take(chosen), self.images[chosen])
+        return Push(self.starts[chosen], self.freqs[chosen], self.images[chosen], self.precision)
+
+    def bits(self, images: int) -> NDArray[np.float64]:
+        """Code length of every image in bits, float64 [images]."""
+        return np.bincount(self.images.astype(np.int64), self.precision - np.log2(self.freqs), images)
 
 
 @dataclass(frozen=True)
@@ -66,14 +91,15 @@ class Schedule:
     lanes_log2: int
     clean: int
     growth: int
+    most: int = MAX_BATCH
 
     def batches(self) -> list[int]:
-        """Sizes: the clean images, then growth / 16 times all images before, from 1 to MAX_BATCH."""
+        """Sizes: the clean images, then growth / 16 times all images before, from 1 to `most`."""
         sizes: list[int] = []
         done = 0
         while done < self.count:
             wish = (done * self.growth) >> 4 if sizes else self.clean
-            sizes.append(min(max(wish, 1), MAX_BATCH, self.count - done))
+            sizes.append(min(max(wish, 1), self.most, self.count - done))
             done += sizes[-1]
         return sizes
 
@@ -90,25 +116,38 @@ class Schedule:
         return bytes([self.lanes_log2, self.clean, self.growth])
 
     @classmethod
-    def from_bytes(cls, payload: bytes, count: int) -> Schedule:
-        """Of a payload with `count` images. Raises Truncated, or Corrupt."""
+    def from_bytes(cls, payload: bytes, count: int, most: int = MAX_BATCH) -> Schedule:
+        """Of a payload with `count` images, at most `most` in a batch. Raises Truncated, or Corrupt."""
         if len(payload) < _HEADER:
             raise Truncated(f"bits-back payload: expected at least {_HEADER} bytes, found {len(payload)}")
-        found = cls(count, *payload[:_HEADER])
+        found = cls(count, *payload[:_HEADER], most)
         if found.lanes_log2 > _MAX_LANES_LOG2 or not found.clean or not found.growth:
             raise Corrupt(f"bits-back payload: impossible header {payload[:_HEADER].hex()}")
         return found
 
 
-class ArchiveCodec(LadderCodec):
-    """Images of one size to a block's payload and back, by an exact Ladder VAE with Gaussian latents."""
+class BitsBack(LadderCodec, ABC):
+    """Images of one size to a block's payload and back. What latents are is up to subclasses."""
 
     archives = True
+    most = MAX_BATCH
+    """Images of a batch, part of the format."""
 
-    def __init__(self, model: LadderModel) -> None:
-        """Convert a trained model, or a new one to load stored integers into. Raises ValueError as GaussianTables."""
-        super().__init__(model)
-        self.archive = GaussianTables(model.config)
+    @abstractmethod
+    def prior(self, step: LatentStep) -> Distribution:
+        """Of a level's latents [B * C * side * side]."""
+
+    @abstractmethod
+    def posterior(self, step: LatentStep, features: Tensor) -> Posterior:
+        """The same, given what the level sees of the images."""
+
+    @abstractmethod
+    def placed(self, step: LatentStep, symbols: Integers) -> Tensor:
+        """The latents z, float64 integers [B, C, side, side], of their symbols int64 [B * C * side * side]."""
+
+    @abstractmethod
+    def pixels(self, step: PixelStep) -> Distribution:
+        """Of the pixels of a step, row by row."""
 
     @torch.inference_mode()
     def pack_images(self, pixels: NDArray[np.uint8]) -> bytes:
@@ -117,16 +156,16 @@ class ArchiveCodec(LadderCodec):
         stack, done = Stack(), 0
         for size, lanes in zip(schedule.batches(), schedule.lanes(), strict=True):
             stack.widen(lanes)
-            pushes = self._pushes(pixels[done : done + size], stack.pop if done else Normal.nearest)
+            pushes = self._pushes(pixels[done : done + size], stack.pop if done else _nearest)
             for push in reversed(pushes):
-                stack.push(push.symbols, push.distribution)
+                stack.push_intervals(push.starts, push.freqs, push.precision)
             done += size
         return schedule.to_bytes() + stack.to_bytes()
 
     @torch.inference_mode()
     def unpack_images(self, payload: bytes, count: int) -> NDArray[np.uint8]:
         """Images uint8 [count, S, S]. Raises Truncated, or Corrupt."""
-        schedule = Schedule.from_bytes(payload, count)
+        schedule = Schedule.from_bytes(payload, count, self.most)
         sizes, lanes = schedule.batches(), schedule.lanes()
         stack, end = Stack.from_bytes(payload[_HEADER:], lanes[-1]), count
         pixels = np.empty((count, self.image_size, self.image_size), np.uint8)
@@ -139,38 +178,20 @@ class ArchiveCodec(LadderCodec):
         return pixels
 
     @torch.inference_mode()
-    def posterior_log_scales(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
-        """Of every level from the image up, the mean log scale of each channel's posteriors, float64 [C].
-
-        pixels uint8 [N, S, S]; latents nearest to their means stand for samples."""
-        found: dict[int, Tensor] = {}
-        values = self.values(pixels)
-        features = self.features(self.pixels_in(values))
-
-        def answer(step: Step) -> Tensor:
-            assert isinstance(step, LatentStep)
-            scale = self.archive.merged(step, *self._head(step, features))[1]
-            found[step.level] = scale.mean((0, 2, 3)) / 2.0**FRAC_BITS
-            return self.archive.place(step, self._posterior(step, features).nearest())
-
-        _driven(self.generative.walk(len(values), pixels=False), answer)
-        return [found[level] for level in range(self.config.levels)]
-
-    @torch.inference_mode()
     def cost_bits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """What images uint8 [N, S, S] take, a sample of -ELBO each, bits, float64 [N]. The same every time."""
         return self._costs(pixels)[0]
 
     def _costs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Bits that images take, and bits of their latents under the posterior, float64 [N] each."""
-        parts = [self._batch_costs(pixels[n : n + MAX_BATCH]) for n in range(0, len(pixels), MAX_BATCH)]
+        parts = [self._batch_costs(pixels[n : n + self.most]) for n in range(0, len(pixels), self.most)]
         taken, popped = (np.concatenate(part) for part in zip(*parts, strict=True))
         return taken, popped
 
     def _batch_costs(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         popped, used = np.zeros(len(pixels)), 0
 
-        def draw(posterior: Normal) -> Integers:
+        def draw(posterior: Posterior) -> Integers:
             nonlocal used
             values = supply(used, len(posterior)).astype(np.int64) >> (32 - posterior.precision)
             used += len(posterior)
@@ -180,7 +201,7 @@ class ArchiveCodec(LadderCodec):
 
         taken = np.zeros(len(pixels))
         for push in self._pushes(pixels, draw):
-            taken += np.bincount(push.images, bits(push.distribution, push.symbols), len(pixels))
+            taken += push.bits(len(pixels))
         return taken - popped, popped
 
     def _schedule(self, pixels: NDArray[np.uint8]) -> Schedule:
@@ -188,7 +209,8 @@ class ArchiveCodec(LadderCodec):
         taken, popped = (float(costs.mean()) for costs in self._costs(pixels[:_SAMPLE]))
         growth = int(16 * _SLACK * taken / popped) if popped else 255
         lanes = max(1.0, _LANE_SHARE * taken * len(pixels) / _LANE_BITS)
-        return Schedule(len(pixels), min(int(np.log2(lanes)), _MAX_LANES_LOG2), _CLEAN, min(max(growth, 1), 255))
+        lanes_log2 = min(int(np.log2(lanes)), _MAX_LANES_LOG2)
+        return Schedule(len(pixels), lanes_log2, _CLEAN, min(max(growth, 1), 255), self.most)
 
     def _pushes(self, pixels: NDArray[np.uint8], draw: Draw) -> list[Push]:
         """What to push for images uint8 [B, S, S], in the order of popping; draw gives the latents of a posterior."""
@@ -196,15 +218,15 @@ class ArchiveCodec(LadderCodec):
         values = self.values(upright(pixels, inverted))
         features, patches = self.features(self.pixels_in(values)), self.generative.pixels.to_patches(values)
         images = np.arange(len(pixels))
-        pushes = [Push(inverted.astype(np.int64), _inverted(len(pixels)), images)]
+        pushes = [Push.of(inverted.astype(np.int64), _inverted(len(pixels)), images)]
 
         def answer(step: Step) -> Tensor:
             if isinstance(step, PixelStep):
                 pushes.append(self._pixel_push(step, patches))
                 return self.generative.pixels.symbols(patches, step)
-            symbols = draw(self._posterior(step, features))
-            pushes.append(Push(symbols, self.archive.prior(step), images.repeat(len(symbols) // len(images))))
-            return self.archive.place(step, symbols)
+            symbols = draw(self.posterior(step, features[step.level]))
+            pushes.append(Push.of(symbols, self.prior(step), images.repeat(len(symbols) // len(images))))
+            return self.placed(step, symbols)
 
         context, _ = _driven(self.generative.walk(len(pixels), pixels=not self.config.context), answer)
         return pushes + (self._causal_pushes(context, patches) if self.config.context else [])
@@ -228,7 +250,7 @@ class ArchiveCodec(LadderCodec):
     def _pixel_push(self, step: PixelStep, patches: Tensor, first: int = 0) -> Push:
         """The pixels of a step; first: number of the first image."""
         symbols = self.generative.pixels.symbols(patches, step)
-        return Push(_flat(symbols), self.archive.pixels(step, self.exp.double()), first + _owners(step, symbols))
+        return Push.of(_flat(symbols), self.pixels(step), first + _owners(step, symbols))
 
     def _popped(self, stack: Stack, size: int, clean: bool) -> NDArray[np.uint8]:
         """A batch of images uint8 [size, S, S], the inverse of pushing it."""
@@ -237,10 +259,10 @@ class ArchiveCodec(LadderCodec):
 
         def answer(step: Step) -> Tensor:
             if isinstance(step, PixelStep):
-                symbols = stack.pop(self.archive.pixels(step, self.exp.double()))
+                symbols = stack.pop(self.pixels(step))
                 return torch.from_numpy(symbols).to(self.device).view(step.scores.shape[:2])
-            drawn.append((step, stack.pop(self.archive.prior(step))))
-            return self.archive.place(*drawn[-1])
+            drawn.append((step, stack.pop(self.prior(step))))
+            return self.placed(*drawn[-1])
 
         _, patches = _driven(self.generative.walk(size), answer)
         assert patches is not None
@@ -248,14 +270,54 @@ class ArchiveCodec(LadderCodec):
         if not clean:
             features = self.features(self.pixels_in(values.long()))
             for step, symbols in reversed(drawn):
-                stack.push(symbols, self._posterior(step, features))
+                stack.push(symbols, self.posterior(step, features[step.level]))
         return self._shown(values, inverted)
 
-    def _posterior(self, step: LatentStep, features: Sequence[Tensor]) -> Normal:
+
+class ArchiveCodec(BitsBack):
+    """By an exact Ladder VAE with Gaussian latents."""
+
+    def __init__(self, model: LadderModel) -> None:
+        """Convert a trained model, or a new one to load stored integers into. Raises ValueError as GaussianTables."""
+        super().__init__(model)
+        self.archive = GaussianTables(model.config)
+
+    def prior(self, step: LatentStep) -> Normal:
+        """See BitsBack."""
+        return self.archive.prior(step)
+
+    def posterior(self, step: LatentStep, features: Tensor) -> Normal:
+        """See BitsBack."""
         return self.archive.posterior(step, *self._head(step, features))
 
-    def _head(self, step: LatentStep, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        return self.inference.head(step.level, features[step.level], LOSSLESS)
+    def placed(self, step: LatentStep, symbols: Integers) -> Tensor:
+        """See BitsBack."""
+        return self.archive.place(step, symbols)
+
+    def pixels(self, step: PixelStep) -> Bits | Tables:
+        """See BitsBack."""
+        return self.archive.pixels(step, self.exp.double())
+
+    @torch.inference_mode()
+    def posterior_log_scales(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
+        """Of every level from the image up, the mean log scale of each channel's posteriors, float64 [C].
+
+        pixels uint8 [N, S, S]; latents nearest to their means stand for samples."""
+        found: dict[int, Tensor] = {}
+        values = self.values(pixels)
+        features = self.features(self.pixels_in(values))
+
+        def answer(step: Step) -> Tensor:
+            assert isinstance(step, LatentStep)
+            scale = self.archive.merged(step, *self._head(step, features[step.level]))[1]
+            found[step.level] = scale.mean((0, 2, 3)) / 2.0**FRAC_BITS
+            return self.placed(step, self.posterior(step, features[step.level]).nearest())
+
+        _driven(self.generative.walk(len(values), pixels=False), answer)
+        return [found[level] for level in range(self.config.levels)]
+
+    def _head(self, step: LatentStep, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.inference.head(step.level, features, LOSSLESS)
 
 
 def _driven(walk: Generator[S, Tensor, R], answer: Callable[[S], Tensor]) -> R:
@@ -269,10 +331,14 @@ def _driven(walk: Generator[S, Tensor, R], answer: Callable[[S], Tensor]) -> R:
         return result
 
 
+def _nearest(posterior: Posterior) -> Integers:
+    return posterior.nearest()
+
+
 def _joined(pushes: Sequence[Push]) -> Push:
     """Pixels of one part, one push after another."""
-    symbols, images = (np.concatenate([getattr(push, name) for push in pushes]) for name in ("symbols", "images"))
-    return Push(symbols, joined([push.distribution for push in pushes]), images)
+    parts = ([getattr(push, name) for push in pushes] for name in ("starts", "freqs", "images"))
+    return Push(*map(np.concatenate, parts), pushes[0].precision)
 
 
 def _by_wave(parts: Sequence[tuple[Push, Integers]], waves: int) -> list[Push]:

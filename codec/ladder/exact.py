@@ -18,6 +18,8 @@ FRAC_BITS = 9
 REACHES = (1, 2, 4, 8, 16, 31, 63)
 """How far from the prior's mean latents can be coded; each level and quality uses the least that suits it."""
 _WEIGHT_BITS = 16  # of the posterior's weight
+PULL = 2.0 ** (_WEIGHT_BITS + FRAC_BITS)
+"""A distance of 1 in the units of `ExactLadder.pull`."""
 
 
 def sigmoid_table() -> Tensor:
@@ -71,16 +73,19 @@ class ExactLadder(nn.Module):
             found.append(x)
         return found
 
-    def offset(self, step: LatentStep, features: Tensor, quality: int) -> Tensor:
-        """Distance k of the rounded latents from the prior's mean, float64 integers [B, C, side, side].
+    def pull(self, step: LatentStep, features: Tensor, quality: int) -> Tensor:
+        """How far the precision-weighted mean (`model.precision_weighted`) is from the prior's, in units of 1 / PULL.
 
-        The precision-weighted mean (`model.precision_weighted`), less the prior's, rounded."""
+        float64 integers [B, C, side, side]."""
         mean, log_scale = self.inference.head(step.level, features, quality)
         low, high = LOG_SCALE_MIN * 2**FRAC_BITS, LOG_SCALE_MAX * 2**FRAC_BITS
         index = step.log_scale.clamp(low, high).sub_(log_scale.clamp(low, high)).add_(high - low).long()
-        weight = self.sigmoid.double()[index]
-        unit = 2.0 ** (_WEIGHT_BITS + FRAC_BITS)
-        k = (mean - step.mean).mul_(weight).add_(unit / 2).div_(unit).floor_()
+        pull: Tensor = (mean - step.mean).mul_(self.sigmoid.double()[index])
+        return pull
+
+    def offset(self, step: LatentStep, features: Tensor, quality: int) -> Tensor:
+        """Distance k of the rounded latents from the prior's mean, float64 integers [B, C, side, side]."""
+        k = self.pull(step, features, quality).add_(PULL / 2).div_(PULL).floor_()
         reach = self.reach_of(step, quality)
         return k.clamp_(-reach, reach)
 

@@ -139,10 +139,6 @@ class Normal:
     def __len__(self) -> int:
         return len(self.mean)
 
-    def take(self, chosen: Integers | slice) -> Normal:
-        """Of some of the symbols."""
-        return Normal(self.mean[chosen], self.inverse[chosen], self.step[chosen], self.normal, self.least)
-
     def intervals(self, symbols: Integers) -> tuple[Integers, Integers]:
         """See Distribution."""
         everything = slice(None)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vqcodec.bitstream.ans import Bits, Distribution, Stack, Tables, bits, joined, supply
+from vqcodec.bitstream.ans import Bits, Distribution, Stack, Tables, bits, supply
 from vqcodec.bitstream.errors import BitstreamError, Corrupt, Truncated
 
 Level = tuple[np.ndarray, Bits | Tables]
@@ -249,11 +249,18 @@ def test_tables_find_what_they_own(k: int, kind: str) -> None:
     check_intervals(some_tables(np.random.default_rng(k), 4, k, 8, kind), k)
 
 
+def taken(distribution: Bits | Tables, part: slice) -> Bits | Tables:
+    """Of some of the symbols."""
+    if isinstance(distribution, Bits):
+        return Bits(distribution.ones[part], distribution.precision)
+    return Tables(distribution.cdf[part], distribution.precision)
+
+
 def check_intervals(distribution: Bits | Tables, k: int) -> None:
     """Sweeps every value of every symbol: intervals fill [0, 2^precision) in order, and `find` inverts them."""
     for number in range(len(distribution)):
         part = slice(number, number + 1)
-        own = distribution.take(part)
+        own = taken(distribution, part)
         assert len(own) == 1
         edges = [own.intervals(np.array([symbol])) for symbol in range(k)]
         starts, freqs = (np.concatenate(column) for column in zip(*edges, strict=True))
@@ -264,21 +271,6 @@ def check_intervals(distribution: Bits | Tables, k: int) -> None:
             symbol, start, freq = (int(x[0]) for x in distribution.find(np.array([value]), part))
             assert (start, freq) == (starts[symbol], freqs[symbol])
             assert start <= value < start + freq
-
-
-def test_joined_parts_are_one_distribution() -> None:
-    rng = np.random.default_rng(6)
-    for parts in (
-        [some_bits(rng, n, "uneven") for n in (3, 0, 5)], [some_tables(rng, n, 4, 16, "uneven") for n in (3, 0, 5)],
-    ):  # fmt: skip
-        whole = joined(parts)
-        assert (len(whole), whole.precision) == (8, parts[0].precision)
-        symbols = drawn(rng, whole)
-        pieces = [part.intervals(own) for part, own in zip(parts, np.split(symbols, [3, 3]), strict=True)]
-        for one, several in zip(whole.intervals(symbols), zip(*pieces, strict=True), strict=True):
-            assert np.array_equal(one, np.concatenate(several))
-    with pytest.raises(TypeError, match="only bits or only tables can be joined"):
-        joined([some_bits(rng, 2, "uneven"), some_tables(rng, 2, 4, 16, "uneven")])
 
 
 def test_code_lengths() -> None:

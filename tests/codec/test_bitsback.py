@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,7 +192,9 @@ def test_bright_images_are_packed_inverted(grey: ArchiveCodec, digits: Images) -
     half[:, :14] = 255
     half[1, 27, 27] = 1
     with torch.inference_mode():
-        assert grey._pushes(half, Normal.nearest)[0].symbols.tolist() == [0, 1]
+        flags = grey._pushes(half, Normal.nearest)[0]
+    dark, bright = (1 << 24) - (1 << 15), 1 << 15
+    assert (flags.starts.tolist(), flags.freqs.tolist()) == ([0, dark], [dark, bright])
 
 
 # Sizes
@@ -203,10 +206,10 @@ class Recording(Stack):
     pushed = popped = 0.0
     symbols = 0
 
-    def push(self, symbols: Integers, distribution: Distribution) -> None:
-        Recording.pushed += float(bits(distribution, symbols).sum())
-        Recording.symbols += len(symbols)
-        super().push(symbols, distribution)
+    def push_intervals(self, starts: NDArray[Any], freqs: NDArray[Any], bits: int) -> None:
+        Recording.pushed += float((bits - np.log2(freqs.astype(np.float64))).sum())
+        Recording.symbols += len(freqs)
+        super().push_intervals(starts, freqs, bits)
 
     def pop(self, distribution: Distribution) -> Integers:
         found = super().pop(distribution)
@@ -261,7 +264,7 @@ def test_costs_are_of_every_image(grey: ArchiveCodec, digits: Images, monkeypatc
     """Training has told the model about these: fewer bits than about others. Batches of a cost do not mix."""
     costs = grey.cost_bits(digits)
     assert costs.mean() < 0.6 * grey.cost_bits(digits.transpose(0, 2, 1)).mean()
-    monkeypatch.setattr(bitsback, "MAX_BATCH", 3)
+    monkeypatch.setattr(grey, "most", 3)
     assert grey.cost_bits(digits)[:3].tolist() == grey.cost_bits(digits[:3]).tolist()
     assert len(grey.cost_bits(digits)) == 8
     assert grey.cost_bits(digits).tolist() != costs.tolist()  # of other draws
@@ -371,13 +374,13 @@ def test_pixels_known_at_once_are_pushed_as_they_are_popped(
     popped: list[tuple[Integers, ...]] = []
 
     class Listening(Stack):
-        def push(self, symbols: Integers, distribution: Distribution) -> None:
-            pushed.append((symbols, *distribution.intervals(symbols)))
-            super().push(symbols, distribution)
+        def push_intervals(self, starts: NDArray[Any], freqs: NDArray[Any], bits: int) -> None:
+            pushed.append((starts, freqs))
+            super().push_intervals(starts, freqs, bits)
 
         def pop(self, distribution: Distribution) -> Integers:
             found = super().pop(distribution)
-            popped.append((found, *distribution.intervals(found)))
+            popped.append(distribution.intervals(found))
             return found
 
     monkeypatch.setattr(bitsback, "Stack", Listening)
@@ -393,13 +396,13 @@ def test_pixels_known_at_once_are_pushed_as_they_are_popped(
 
 
 def test_pushes_can_be_taken_apart() -> None:
-    push = Push(np.array([0, 1, 1]), Bits(np.array([5, 6, 7]), 8), np.array([0, 0, 1]))
+    push = Push.of(np.array([0, 1, 1]), Bits(np.array([5, 6, 7]), 8), np.array([0, 0, 1]))
+    assert push.bits(3).tolist() == pytest.approx([8 - np.log2(251) + 8 - np.log2(6), 8 - np.log2(7), 0])
     some = push.take(np.array([2, 0]))
-    assert (some.symbols.tolist(), some.images.tolist()) == ([1, 0], [1, 0])
-    assert isinstance(some.distribution, Bits)
-    assert some.distribution.ones.tolist() == [7, 5]
-    tables = Push(np.array([0]), Tables(np.array([[0, 3, 256]]), 8), np.array([4])).take(slice(0, 0))
-    assert len(tables.symbols) == len(tables.distribution) == len(tables.images) == 0
+    assert (some.starts.tolist(), some.freqs.tolist(), some.images.tolist()) == ([249, 0], [7, 251], [1, 0])
+    none = Push.of(np.array([0]), Tables(np.array([[0, 3, 256]]), 8), np.array([4])).take(slice(0, 0))
+    assert len(none.starts) == len(none.freqs) == len(none.images) == 0
+    assert (some.precision, none.precision) == (8, 8)
 
 
 # Damage
@@ -491,7 +494,7 @@ def single(untrained: Callable[..., Path]) -> Path:
 
 
 def test_models_of_archives_are_told_from_others(
-    tiny_archive: Path, single: Path, grey: ArchiveCodec, edited: Callable[..., Path], tmp_path: Path
+    tiny_archive: Path, single: Path, tiny_model: Path, grey: ArchiveCodec, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
     assert grey.archives
     assert grey.takes == "grey images of 28 x 28 pixels"
@@ -500,25 +503,32 @@ def test_models_of_archives_are_told_from_others(
     assert models.packs(found.description)
     with pytest.raises(ModelMismatch, match=r"tiny-archive packs many images into an archive \(`vqcodec pack`\)"):
         models.load(str(tiny_archive))
-    assert not models.packs(models.load(str(single)).description)
-    with pytest.raises(ModelMismatch, match="random codes single images; archives need a model for archives"):
-        models.load(str(single), archive=True)
+    both = models.load(str(single))
+    assert models.load(str(single), archive=True) is both
+    assert (models.packs(both.description), models.packs_too(both.description)) == (False, True)
+    with pytest.raises(ModelMismatch, match="tiny codes single images; archives need a model for archives"):
+        models.load(str(tiny_model), archive=True)
     measured_only = edited(tiny_archive, tmp_path / "a.safetensors", context=0)
     for archive in (False, True):
         with pytest.raises(ModelMismatch, match=r"cannot code images; .* and those for archives"):
             models.load(str(measured_only), archive=archive)
     vq = dataclasses.replace(found.description, family="vq", config={"context": 1})
     assert not models.packs(vq)
+    assert not models.packs_too(vq)
+    assert not models.packs_too(found.description)
+    assert not models.packs_too(weights_file.describe(measured_only))
 
 
-def test_numbers_of_archives(monkeypatch: pytest.MonkeyPatch, tiny_archive: Path, single: Path, tmp_path: Path) -> None:
+def test_numbers_of_archives(
+    monkeypatch: pytest.MonkeyPatch, tiny_archive: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     assert not models.ARCHIVE.keys() & models.BUILT_IN.keys()
-    for weights in (tiny_archive, single):
+    for weights in (tiny_archive, tiny_model):
         (tmp_path / weights.name).write_bytes(weights.read_bytes())
     monkeypatch.setattr(models, "_FOLDER", tmp_path)
-    monkeypatch.setattr(models, "BUILT_IN", {3: "random"})
+    monkeypatch.setattr(models, "BUILT_IN", {3: "tiny"})
     monkeypatch.setattr(models, "ARCHIVE", {7: "tiny-archive", 8: "missing"})
-    assert {number: found.name for number, found in models.available().items()} == {3: "random"}
+    assert {number: found.name for number, found in models.available().items()} == {3: "tiny"}
     assert {number: found.name for number, found in models.for_archives().items()} == {7: "tiny-archive"}
     assert models.for_measuring() == []
     sha = models.sha256(tmp_path / "tiny-archive.safetensors")
@@ -528,14 +538,14 @@ def test_numbers_of_archives(monkeypatch: pytest.MonkeyPatch, tiny_archive: Path
         models.load_number(7, sha[:4])
     with pytest.raises(ModelMismatch, match="packs many images"):
         models.load_named("tiny-archive", sha[:8], None)
-    with pytest.raises(ModelMismatch, match="random codes single images"):
+    with pytest.raises(ModelMismatch, match="tiny codes single images"):
         models.load_number(3, b"", archive=True)
     with pytest.raises(ModelMismatch, match="was made with weights 00000000"):
         models.load_number(7, bytes(4), archive=True)
     for number in (8, 9):
-        with pytest.raises(ModelMismatch, match=rf"model number {number}, .* \(it has 3 random, 7 tiny-archive"):
+        with pytest.raises(ModelMismatch, match=rf"model number {number}, .* \(it has 3 tiny, 7 tiny-archive"):
             models.load_number(number, b"", archive=True)
-    with pytest.raises(ModelMismatch, match="no model 'other'; this build has random, tiny-archive, missing"):
+    with pytest.raises(ModelMismatch, match="no model 'other'; this build has tiny, tiny-archive, missing"):
         models.find("other")
 
 
