@@ -100,8 +100,7 @@ class LatentWriter:
                 self._streams[number].push(np.where(inside, high + each.reach, each.symbols - 1), tables)
                 self._counts[number] += len(places)
                 self._escapes.append(value[~inside].astype("<i2"))
-                rest = value[inside] & ((1 << each.low) - 1)
-                self._lows += [((rest >> bit) & 1).astype(np.uint8) for bit in range(each.low)]
+                self._lows.append(((value[inside, None] >> np.arange(each.low)) & 1).astype(np.uint8).ravel())
 
     def finish(self) -> bytes:
         """For every class the number of its segments and its stream, then the low bits and the escapes; each with its
@@ -138,7 +137,7 @@ class LatentReader:
         self._escapes, self._escape = np.frombuffer(escapes, "<i2"), 0
 
     def pop(self, scale: Int64Array) -> Int64Array:
-        """The next values int64 [n], for scales int64 [n]."""
+        """The next values int64 [n], for scales int64 [n], of as many latents as one `push` had."""
         values = np.zeros(len(scale), np.int64)
         for number, each in enumerate(self._parts.classes):
             for places, tables in self._parts.pieces(number, scale):
@@ -146,8 +145,7 @@ class LatentReader:
                 inside = symbols < each.symbols - 1
                 value = (symbols - each.reach) << each.low
                 value[~inside] = self._take_escapes(int((~inside).sum()))
-                for bit in range(each.low):
-                    value[inside] += self._take_lows(int(inside.sum())) << bit
+                value[inside] += self._take_lows(int(inside.sum()), each.low)
                 values[places] = value
         return values
 
@@ -169,12 +167,13 @@ class LatentReader:
             raise Corrupt("payload: an escape is missing")
         return found
 
-    def _take_lows(self, count: int) -> Int64Array:
-        found = self._lows[self._low : self._low + count].astype(np.int64)
-        self._low += count
-        if len(found) < count:
+    def _take_lows(self, count: int, bits: int) -> Int64Array:
+        found = self._lows[self._low : self._low + count * bits].astype(np.int64)
+        self._low += count * bits
+        if len(found) < count * bits:
             raise Corrupt("payload: low bits are missing")
-        return found
+        values: Int64Array = (found.reshape(count, bits) << np.arange(bits)).sum(1)
+        return values
 
 
 def leb128(value: int) -> bytes:

@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
+import vqcodec
 from vqcodec.bitstream import ModelHeader, write
 from vqcodec.codec import models, weights_file
 from vqcodec.codec.ladder.config import LadderConfig, Stage
+from vqcodec.codec.photo.config import Level as PhotoLevel
+from vqcodec.codec.photo.config import PhotoConfig
 from vqcodec.codec.vq.config import Level, VQConfig
-from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, VQRecipe, VQTrain
+from vqcodec.training.config import LadderRecipe, LadderTrain, PhotoRecipe, PhotoTrain, Recipe, VQRecipe, VQTrain
 from vqcodec.training.datasets import Dataset, binarise
 from vqcodec.training.export import export
 from vqcodec.training.ladder import LadderTask
 from vqcodec.training.loop import train
+from vqcodec.training.photos import Photos
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -230,3 +235,31 @@ def built_in(monkeypatch: pytest.MonkeyPatch, tiny_ladder: Path, tiny_binary: Pa
         (tmp_path / weights.name).write_bytes(weights.read_bytes())
     monkeypatch.setattr(models, "_FOLDER", tmp_path)
     monkeypatch.setattr(models, "BUILT_IN", {3: "tiny-ladder", 5: "tiny-binary"})
+
+
+@pytest.fixture(scope="session")
+def photo() -> NDArray[np.uint8]:
+    """A real photograph, uint8 [96, 128, 3]: part of the example that the package carries."""
+    with Image.open(Path(vqcodec.__file__).parent / "codec" / "examples" / "photo.png") as image:
+        return np.array(image.convert("RGB"))[:96, :128].copy()
+
+
+@pytest.fixture(scope="session")
+def tiny_photo_recipe() -> PhotoRecipe:
+    """30 steps on crops of a photograph, three small levels."""
+    levels = (PhotoLevel(16, 4, 8, 1), PhotoLevel(8, 8, 8, 0), PhotoLevel(8, 24, 8, 1))
+    model = PhotoConfig(levels, width=8, analysis_blocks=1, synthesis_blocks=1, fine_width=8, fine_blocks=1)
+    schedule = PhotoTrain(epochs=30, batch_size=4, learning_rate=3e-3, warmup_steps=5, crop=64, precision="float32")
+    return PhotoRecipe("tiny-photo", "photos", "for tests", model, schedule)
+
+
+@pytest.fixture(scope="session")
+def tiny_photo(
+    tmp_path_factory: pytest.TempPathFactory, tiny_photo_recipe: PhotoRecipe, photo: NDArray[np.uint8]
+) -> Path:
+    """Weights file of a small photograph model; not built in, so pass the path as the model."""
+    folder = tmp_path_factory.mktemp("tiny-photo")
+    photos = Photos([torch.from_numpy(photo).permute(2, 0, 1)] * 4, 64)
+    task = train(tiny_photo_recipe, photos, folder)
+    assert task is not None
+    return export(task, tiny_photo_recipe, photos, folder, steps=30)

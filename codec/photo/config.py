@@ -10,6 +10,8 @@ from ..family import QUALITIES
 
 SAMPLES = 3
 """Colour channels."""
+MAX_BLOCKS = 5
+"""So many values of residual branches, and three more, add up to less than fixed-point layers may be fed."""
 LOG_SCALE_MIN, LOG_SCALE_MAX = -2.5, 4.5
 """Range of the log scale of rounded distances; at the lower end a latent is not coded at all and taken as 0."""
 
@@ -26,8 +28,10 @@ class Level:
 
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
-        if min(self.stride, self.latents, self.width) < 1 or self.blocks < 0:
-            raise ValueError(f"a level needs stride, latents and width >= 1 and blocks >= 0, found {self}")
+        if self.stride < 1 or min(self.latents, self.width) < SAMPLES or not 0 <= self.blocks <= MAX_BLOCKS:
+            raise ValueError(
+                f"a level needs stride >= 1, latents and width >= {SAMPLES}, 0 to {MAX_BLOCKS} blocks, found {self}"
+            )
 
 
 @dataclass(frozen=True)

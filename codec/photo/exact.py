@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...bitstream.latents import ScaleClass
 from ..exact.export import to_exact
+from ..exact.layers import ACTIVATION_LIMIT
 from ..family import QUALITIES
 from .config import LOG_SCALE_MAX, LOG_SCALE_MIN
 from .model import Knots, LatentStep, Prior
@@ -29,6 +30,7 @@ CLASSES = (
     ScaleClass(len(SCALES), 36, low=4),
 )
 """Standard deviations below 0.42, 1.6, 6.5, 23, and the rest: tables reach at least 5.5 of them."""
+_INVERSE_LIMIT = 2**24  # products with distances stay far below 2**53
 _INVERSE_BITS = 16  # fractional bits of what turns steps of the grid into signal units
 
 
@@ -42,8 +44,9 @@ class ExactKnots(nn.Module):
         super().__init__()
         with torch.no_grad():
             values = knots(torch.arange(1, QUALITIES + 1, dtype=torch.float32))[:, :, 0, 0].double()
-            values = values.neg().exp() if inverse else values
-        self.register_buffer("table", values.mul(scale).round().to(torch.int32))
+            values = (values.neg().exp() if inverse else values).mul(scale).round()
+        limit = _INVERSE_LIMIT if inverse else ACTIVATION_LIMIT
+        self.register_buffer("table", values.clamp(-limit, limit).to(torch.int32))
 
     def forward(self, quality: Tensor) -> Tensor:
         """Quality 1..100, int64 [B] -> float64 integers [B, channels, 1, 1]."""
@@ -81,7 +84,7 @@ class ExactPrior(Prior):
         inverse: Tensor = self.inverse_gain[number](quality)
         shift = _INVERSE_BITS - FRAC_BITS
         found = (k * inverse).add_(2.0 ** (shift - 1)).mul_(2.0**-shift).floor_()
-        return found.clamp_(-(2.0**15) + 1, 2.0**15 - 1)
+        return found.clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
 
     @property
     def _device(self) -> torch.device:

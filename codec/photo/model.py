@@ -271,7 +271,7 @@ class Prior(nn.Module):
         height, width: of the image, multiples of `config.multiple`; quality [B]. Returns the last features."""
         features = self.first(batch, height, width)
         for number in range(len(self.config.levels)):
-            features = self.blocks[number](features + self.quality[number](quality))
+            features = self.blocks[number](self.bounded(features) + self.quality[number](quality))
             mean, log_scale = self.heads[number](features).chunk(2, 1)
             k = yield self.step(number, mean, log_scale, self.log_gain[number](quality), features)
             features = features + self.entries[number](self.scaled(k, number, quality))
@@ -283,6 +283,10 @@ class Prior(nn.Module):
         """Features to begin with."""
         top, device = self.config.levels[0], next(self.parameters()).device
         return torch.zeros(batch, top.width, height // top.stride, width // top.stride, device=device)
+
+    def bounded(self, features: Tensor) -> Tensor:
+        """Features within what fixed point holds."""
+        return features
 
     def step(self, number: int, mean: Tensor, log_scale: Tensor, log_gain: Tensor, features: Tensor) -> LatentStep:
         """What a level yields."""
