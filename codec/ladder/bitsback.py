@@ -71,8 +71,8 @@ class Push:
     @classmethod
     def of(cls, symbols: Integers, distribution: Distribution, images: Integers) -> Push:
         """Symbols int64 [n] of a distribution."""
-        starts, freqs = distribution.intervals(symbols)
-        return cls(*(array.astype(np.uint32) for array in (starts, freqs, images)), distribution.precision)
+        starts, freqs, owners = (array.astype(np.uint32) for array in (*distribution.intervals(symbols), images))
+        return cls(starts, freqs, owners, distribution.precision)
 
     def take(self, chosen: Integers | slice) -> Push:
         """Some of the symbols."""
@@ -80,7 +80,8 @@ class Push:
 
     def bits(self, images: int) -> NDArray[np.float64]:
         """Code length of every image in bits, float64 [images]."""
-        return np.bincount(self.images.astype(np.int64), self.precision - np.log2(self.freqs), images)
+        taken: NDArray[np.float64] = self.precision - np.log2(self.freqs)
+        return np.bincount(self.images.astype(np.int64), taken, images).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class Schedule:
         """Of a payload with `count` images, at most `most` in a batch. Raises Truncated, or Corrupt."""
         if len(payload) < _HEADER:
             raise Truncated(f"bits-back payload: expected at least {_HEADER} bytes, found {len(payload)}")
-        found = cls(count, *payload[:_HEADER], most)
+        lanes_log2, clean, growth = payload[:_HEADER]
+        found = cls(count, lanes_log2, clean, growth, most)
         if found.lanes_log2 > _MAX_LANES_LOG2 or not found.clean or not found.growth:
             raise Corrupt(f"bits-back payload: impossible header {payload[:_HEADER].hex()}")
         return found
@@ -337,8 +339,10 @@ def _nearest(posterior: Posterior) -> Integers:
 
 def _joined(pushes: Sequence[Push]) -> Push:
     """Pixels of one part, one push after another."""
-    parts = ([getattr(push, name) for push in pushes] for name in ("starts", "freqs", "images"))
-    return Push(*map(np.concatenate, parts), pushes[0].precision)
+    starts, freqs, images = (
+        np.concatenate([getattr(push, name) for push in pushes]) for name in ("starts", "freqs", "images")
+    )
+    return Push(starts, freqs, images, pushes[0].precision)
 
 
 def _by_wave(parts: Sequence[tuple[Push, Integers]], waves: int) -> list[Push]:

@@ -104,6 +104,18 @@ def test_every_image_goes_to_the_model_that_is_best_for_it(digits: Images, libra
     }
 
 
+@pytest.mark.parametrize(("others", "worth"), [(2, False), (3, True)])
+def test_choosing_image_by_image_must_save_enough(others: int, worth: bool, library: TwoModels) -> None:
+    """Of 64 images, all of 280 bits with the model that suits and 504 with the other, 2.4 or 3.6 % of the bits."""
+    pixels = np.zeros((64, 28, 28), np.uint8)
+    pixels[:, :10] = 255
+    pixels[:others, 10:18] = 255
+    blocks = run(Settings(library=library), group(pixels)).blocks
+    assert library.packers["dark"].codec.seen == ([64, 64] if worth else [64])  # type: ignore[attr-defined]
+    first, last = list(range(10, 10 + others)), list(range(10 + others, 74))
+    assert [list(block.numbers) for block in blocks] == ([last, first] if worth else [first + last])
+
+
 def test_few_images_are_files_if_that_is_smaller(digits: Images, library: TwoModels) -> None:
     (one,) = run(Settings(library=library), group(digits[:1])).blocks
     assert (one.kind, list(one.numbers)) == (FILES, [10])
