@@ -249,7 +249,7 @@ def tiny_photo_recipe() -> PhotoRecipe:
     """30 steps on crops of a photograph, three small levels."""
     levels = (PhotoLevel(16, 4, 8, 1), PhotoLevel(8, 8, 8, 0), PhotoLevel(8, 24, 8, 1))
     model = PhotoConfig(levels, width=8, analysis_blocks=1, synthesis_blocks=1, fine_width=8, fine_blocks=1)
-    schedule = PhotoTrain(epochs=30, batch_size=4, learning_rate=3e-3, warmup_steps=5, crop=64, precision="float32")
+    schedule = PhotoTrain(epochs=30, batch_size=4, learning_rate=1e-2, warmup_steps=5, crop=64, precision="float32")
     return PhotoRecipe("tiny-photo", "photos", "for tests", model, schedule)
 
 

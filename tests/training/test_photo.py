@@ -1,0 +1,188 @@
+"""Training of photograph models: in one process, in two, and on from a checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vqcodec.codec import models
+from vqcodec.codec.config import ConfigError
+from vqcodec.training.config import PhotoRecipe, read_recipe
+from vqcodec.training.datasets import DataError
+from vqcodec.training.loop import load_task, train
+from vqcodec.training.photo import PhotoTask, at_least, terms
+from vqcodec.training.photos import Photos, load_photos
+
+ROOT = Path(__file__).parents[2]
+
+
+def photos(photo: NDArray[np.uint8], count: int = 4) -> Photos:
+    return Photos([torch.from_numpy(photo).permute(2, 0, 1)] * count, 64)
+
+
+@pytest.fixture
+def data(tmp_path: Path, photo: NDArray[np.uint8]) -> Path:
+    """A folder of data sets with six photographs, one too small."""
+    for number in range(6):
+        folder = tmp_path / "data" / "photos" / ("bsds" if number % 2 else "coco")
+        folder.mkdir(parents=True, exist_ok=True)
+        side = 40 if number == 5 else 128
+        Image.fromarray(np.roll(photo, 7 * number, 1)[:, :side]).save(folder / f"{number}.png")
+    return tmp_path / "data"
+
+
+RECIPE = """
+family = "photo"
+name = "two"
+data = "photos"
+note = "for tests"
+
+[model]
+width = 8
+analysis_blocks = 1
+synthesis_blocks = 1
+fine_width = 8
+fine_blocks = 0
+levels = [
+    { stride = 16, latents = 4, width = 8, blocks = 0 },
+    { stride = 8, latents = 12, width = 8, blocks = 1 },
+]
+
+[train]
+epochs = 4
+batch_size = 2
+crop = 64
+precision = "float32"
+watched = [50]
+"""
+
+
+def test_the_loss_falls(tiny_photo_recipe: PhotoRecipe, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    def watched(task: PhotoTask) -> float:
+        torch.manual_seed(1)
+        with torch.no_grad():
+            return float(task.loss(photos(photo)[torch.arange(4)], 0, 0.0)[0])
+
+    torch.manual_seed(tiny_photo_recipe.train.seed)
+    losses.append(watched(PhotoTask(tiny_photo_recipe.model, tiny_photo_recipe.train)))
+    task = train(tiny_photo_recipe, photos(photo), tmp_path)
+    assert isinstance(task, PhotoTask)
+    losses.append(watched(task))
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_training_in_pieces_is_training_in_one(
+    tiny_photo_recipe: PhotoRecipe, photo: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    whole = train(tiny_photo_recipe, photos(photo), tmp_path / "whole")
+    while (task := train(tiny_photo_recipe, photos(photo), tmp_path / "pieces", resume=True, max_seconds=0)) is None:
+        pass
+    assert whole is not None
+    for a, b in zip(whole.parameters(), task.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def torchrun(arguments: list[str], data: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = os.environ | {"VQCODEC_DATA": str(data), "PYTHONPATH": str(ROOT / ".links"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", "vqcodec.training", *arguments], env=environment, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_two_processes_train_one_model(data: Path, tmp_path: Path) -> None:
+    """Stopped and continued; the weights are written once, and one process cannot go on where two were."""
+    recipe = tmp_path / "two.toml"
+    recipe.write_text(RECIPE)
+    run = tmp_path / "run"
+    stopped = torchrun([str(recipe), "--out", str(run), "--max-seconds", "0"], data)
+    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.stdout.count("stopped before the end") == 2
+    with pytest.raises(ConfigError, match="2 processes"):
+        train(read_recipe(recipe), load_photos(64, data)[0], run, resume=True)
+    ended = torchrun([str(recipe), "--out", str(run), "--resume"], data)
+    assert ended.returncode == 0, ended.stderr
+    task, steps = load_task(read_recipe(recipe), run)
+    assert (steps, isinstance(task, PhotoTask)) == (8, True)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [8]
+    assert models.load(str(run / "two.safetensors")).photographs
+
+
+def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from vqcodec.training.parallel import join\n"
+        "group, device = join('cpu')\n"
+        "torch.manual_seed(0)\n"
+        "layer, x = torch.nn.Linear(3, 2), torch.randn(8, 3)\n"
+        "layer(x[group.share(torch.arange(8))]).square().mean().backward()\n"
+        "group.average_gradients(layer.parameters())\n"
+        "found = [p.grad.clone() for p in layer.parameters()]\n"
+        "layer.zero_grad()\n"
+        "layer(x).square().mean().backward()\n"
+        "assert all(torch.allclose(a, p.grad) for a, p in zip(found, layer.parameters()))\n"
+        "assert group.gathered(group.rank) == [0, 1] and group.agreed(group.rank) == 0 and device == 'cpu'\n"
+        "group.scatter_seeds(5)\n"
+        "assert len({float(v) for v in group.gathered(torch.rand(()))}) == 2\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / ".links"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+
+
+def test_rounded_latents_have_gradients(tiny_photo_recipe: PhotoRecipe, photo: NDArray[np.uint8]) -> None:
+    task = PhotoTask(tiny_photo_recipe.model, tiny_photo_recipe.train)
+    crops = photos(photo)[torch.arange(2)]
+    found = terms(task.model, crops, torch.tensor([30.0, 90.0]), rounded=True)
+    assert [bits.shape for bits in found.bits] == [(2,)] * 3
+    assert found.x_hat.shape == crops.shape
+    (found.bpp().sum() + found.x_hat.square().sum()).backward()
+    assert float(task.model.analysis.linear.weight.grad.abs().sum()) > 0
+
+
+def test_the_lower_bound_lets_values_rise_again() -> None:
+    x = torch.tensor([-2.0, -2.0, 1.0, 1.0], requires_grad=True)
+    at_least(x, 0.0).backward(torch.tensor([1.0, -1.0, 1.0, -1.0]))
+    assert x.grad.tolist() == [0.0, -1.0, 1.0, -1.0]
+
+
+def test_photographs_are_read_and_some_held_out(data: Path) -> None:
+    train_set, held_out = load_photos(64, data)
+    assert (len(train_set), len(held_out)) == (4, 1)
+    crops = train_set[torch.tensor([0, 3, 3])]
+    assert (crops.shape, crops.dtype) == ((3, 3, 64, 64), torch.uint8)
+    assert held_out.centres().shape == (1, 3, 64, 64)
+    assert sum(map(len, load_photos(64, data, limit=3))) in (2, 3)  # without the small one
+
+
+def test_missing_and_damaged_photographs(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no photographs"):
+        load_photos(64, tmp_path / "nothing")
+    (data / "photos" / "coco" / "x.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"x\.png"):
+        load_photos(64, data)
+
+
+def test_recipes_and_images_have_to_fit(tiny_photo_recipe: PhotoRecipe, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="photographs"):
+        train(tiny_photo_recipe, torch.zeros(4, 28, 28, dtype=torch.uint8), tmp_path)
+    bad = tmp_path / "bad.toml"
+    bad.write_text(RECIPE.replace("crop = 64", "crop = 60"))
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        read_recipe(bad)
+    assert read_recipe("ladder-photo").model.multiple == 64
