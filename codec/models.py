@@ -255,5 +255,19 @@ def _photo(config: dict[str, Any]) -> Any:
     return PhotoCodec(PhotoModel(from_dict(PhotoConfig, config, "config")))
 
 
-_BUILD: dict[str, Callable[[dict[str, Any]], Any]] = {"vq": _vq, "ladder": _ladder, "photo": _photo}
+def _photo_vq(config: dict[str, Any]) -> Any:
+    from .config import from_dict
+    from .photo_vq.codec import PhotoVQCodec
+    from .photo_vq.config import PhotoVQConfig
+    from .photo_vq.model import PhotoVQModel
+
+    return PhotoVQCodec(PhotoVQModel(from_dict(PhotoVQConfig, config, "config")))
+
+
+_BUILD: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "vq": _vq,
+    "ladder": _ladder,
+    "photo": _photo,
+    "photo-vq": _photo_vq,
+}
 """Codecs of all families, empty, for a configuration."""

@@ -12,6 +12,7 @@ from torch import nn
 from ..codec.config import ConfigError, from_dict
 from ..codec.ladder.config import LadderConfig
 from ..codec.photo.config import PhotoConfig
+from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.config import VQConfig
 
 
@@ -125,13 +126,41 @@ class PhotoTrain(TrainConfig):
 
 
 @dataclass(frozen=True)
+class PhotoVQTrain(TrainConfig):
+    """How to train a VQ-VAE of photographs.
+
+    crop: side of the crops in pixels, a multiple of twice the coarsest stride.
+    commitment: weight of the commitment term beside the squared error (beta of van den Oord et al. 2017).
+    prior_rate: learning rate of the prior, as a factor of `learning_rate`.
+    price_warmup: share of the training over which the price of bits in the choice of indices rises from 0.
+    split_until: share of the training up to which unused codes become halves of used ones; split_below: uses, as a
+    share of the codebook's mean, that count as unused.
+    """
+
+    batch_size: int = 8
+    learning_rate: float = 1e-3
+    crop: int = 256
+    commitment: float = 0.1
+    prior_rate: float = 1.0
+    price_warmup: float = 0.1
+    split_until: float = 0.7
+    split_below: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ValueError."""
+        super().__post_init__()
+        if not (0 <= self.price_warmup <= 1 and 0 <= self.split_until <= 1 and 0 <= self.split_below <= 1):
+            raise ValueError("price_warmup, split_until and split_below must be in 0..1")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe. name: of the weights file; data: a data set of `training.datasets`; note: what to expect."""
 
     name: str
     data: str
     note: str
-    model: VQConfig | LadderConfig | PhotoConfig
+    model: VQConfig | LadderConfig | PhotoConfig | PhotoVQConfig
     train: TrainConfig
     family: ClassVar[str]
 
@@ -180,7 +209,21 @@ class PhotoRecipe(Recipe):
             raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
 
 
-FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe)}
+@dataclass(frozen=True)
+class PhotoVQRecipe(Recipe):
+    """For a VQ-VAE of photographs."""
+
+    model: PhotoVQConfig
+    train: PhotoVQTrain
+    family: ClassVar[str] = "photo-vq"
+
+    def __post_init__(self) -> None:
+        """Check that model and training fit; raises ValueError."""
+        if self.train.crop % self.model.multiple:
+            raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
+
+
+FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe, PhotoVQRecipe)}
 
 
 def read_recipe(path: str | Path) -> Recipe:

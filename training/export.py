@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..codec import weights_file
-from ..codec.family import QUALITIES, Codec
+from ..codec.family import Codec
 from ..codec.images import psnr_db
 from ..codec.ladder.bitsback import ArchiveCodec
 from ..codec.ladder.codec import LadderCodec
@@ -23,6 +23,8 @@ from ..codec.ladder.exact import FRAC_BITS, REACHES
 from ..codec.ladder.gaussian import MAX_STEP_LOG2
 from ..codec.photo.codec import PhotoCodec
 from ..codec.photo.config import PhotoConfig
+from ..codec.photo_vq.codec import PhotoVQCodec
+from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
@@ -32,6 +34,7 @@ from .datasets import Dataset, Images, binarise
 from .ladder import LadderTask
 from .loop import Task
 from .photo import PhotoTask
+from .photo_vq import PhotoVQTask
 from .photos import Photos
 from .vq import VQTask
 
@@ -55,7 +58,8 @@ class Known:
     licence: str
 
 
-AnyCodec = VQCodec | LadderCodec | PhotoCodec
+AnyPhotoCodec = PhotoCodec | PhotoVQCodec
+AnyCodec = VQCodec | LadderCodec | AnyPhotoCodec
 
 
 def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, steps: int) -> Path:
@@ -63,8 +67,8 @@ def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, ste
 
     data: the training set, on which the PSNR floors (and the reach of latents) are measured."""
     task.eval().to("cpu")
-    if isinstance(task, PhotoTask) or isinstance(data, Photos):
-        assert isinstance(task, PhotoTask)
+    if isinstance(task, PhotoTask | PhotoVQTask) or isinstance(data, Photos):
+        assert isinstance(task, PhotoTask | PhotoVQTask)
         assert isinstance(data, Photos)
         photo = _photo_codec(task, data)
         of = Known("Photographs", "train", len(data), PHOTOS_LICENCE)
@@ -90,11 +94,12 @@ def _write(recipe: Recipe, codec: AnyCodec, state: dict[str, Tensor], data: Know
     return path
 
 
-def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
+def _photo_codec(task: PhotoTask | PhotoVQTask, data: Photos) -> AnyPhotoCodec:
     """With PSNR floors for every quality, linear between those of a few."""
-    codec, floors = PhotoCodec(task.model), []
+    codec = _as_codec(task, None)
     crops = Photos(data.images[:_KNOWN_PHOTOS], data.side).centres().permute(0, 2, 3, 1).contiguous().numpy()
-    at = np.linspace(1, QUALITIES, _FLOOR_KNOTS).round().astype(int)
+    at = np.unique(np.linspace(1, codec.qualities, _FLOOR_KNOTS).round().astype(int))
+    floors = []
     for quality in at:
         values = []
         for crop in crops:
@@ -102,8 +107,13 @@ def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
             assert shown is not None
             values.append(psnr_db(int(((shown.astype(np.int64) - crop) ** 2).sum()), crop.size))
         floors.append(min(values) - _PHOTO_MARGIN_DB)
-    known = np.interp(np.arange(1, QUALITIES + 1), at, floors).round(2)
-    return PhotoCodec(task.model, known.tolist())
+    return _as_codec(task, np.interp(np.arange(1, codec.qualities + 1), at, floors).round(2).tolist())
+
+
+def _as_codec(task: PhotoTask | PhotoVQTask, floors: list[float] | None) -> AnyPhotoCodec:
+    if isinstance(task, PhotoVQTask):
+        return PhotoVQCodec(task.model, floors or ())
+    return PhotoCodec(task.model, floors) if floors else PhotoCodec(task.model)
 
 
 def _vq_codec(task: VQTask, images: Images) -> VQCodec:
@@ -163,6 +173,9 @@ def _architecture(codec: AnyCodec) -> str:
     if isinstance(config, PhotoConfig):
         grids = ", ".join(f"{level.latents} at 1/{level.stride}" for level in config.levels)
         return f"Ladder VAE, {len(config.levels)} levels of rounded latents ({grids}); prior in fixed point, rest float"
+    if isinstance(config, PhotoVQConfig):
+        books = ", ".join(f"{book.size} at 1/{book.stride}" for book in config.codebooks)
+        return f"VQ-VAE, {len(config.codebooks)} levels of code vectors ({books}); prior in fixed point, rest float"
     if isinstance(config, VQConfig):
         return f"VQ-VAE, {len(config.levels)} residual levels, exact staged context prior (all parts in fixed point)"
     latents = ", ".join(f"{c} x {s} x {s}" for c, s in zip(config.latents, config.grids, strict=True))
@@ -197,7 +210,7 @@ Results: `{measured}`, in the README.
 def _measurement(recipe: Recipe) -> str:
     """The command that measures a model."""
     model = recipe.model
-    if isinstance(model, PhotoConfig):
+    if isinstance(model, PhotoConfig | PhotoVQConfig):
         return f"vqcodec bench rd {recipe.name} --data kodak"
     if not isinstance(model, LadderConfig) or model.posterior == "uniform":
         return f"vqcodec eval {recipe.name} --data {recipe.data} --split test"

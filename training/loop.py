@@ -19,20 +19,22 @@ from torch import Tensor, nn
 
 from ..codec.config import ConfigError
 from ..codec.photo.config import PhotoConfig
-from .config import LadderRecipe, PhotoRecipe, Recipe, TrainConfig, VQRecipe
+from ..codec.photo_vq.config import PhotoVQConfig
+from .config import LadderRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
+from .photo_vq import PhotoVQTask
 from .photos import Photos
 from .precision import products
 from .vq import VQTask
 
 _LOG_EVERY = 50
-_AGREE_EVERY = 10
+_AGREE_EVERY = 4
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
-Task = VQTask | LadderTask | PhotoTask
+Task = VQTask | LadderTask | PhotoTask | PhotoVQTask
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ def train(
 
 
 def _check_images(recipe: Recipe, images: Tensor | Photos) -> None:
-    if isinstance(recipe.model, PhotoConfig) != isinstance(images, Photos):
+    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig) != isinstance(images, Photos):
         raise ConfigError(f"{recipe.name}: only models of photographs train on photographs")
-    if isinstance(recipe.model, PhotoConfig) or isinstance(images, Photos):
+    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig) or isinstance(images, Photos):
         return
     if images.shape[1:] != (recipe.model.image_size,) * 2:
         side = recipe.model.image_size
@@ -121,6 +123,8 @@ def build_task(recipe: Recipe) -> Task:
         return LadderTask(recipe.model, recipe.train)
     if isinstance(recipe, PhotoRecipe):
         return PhotoTask(recipe.model, recipe.train)
+    if isinstance(recipe, PhotoVQRecipe):
+        return PhotoVQTask(recipe.model, recipe.train)
     raise ConfigError(f"{recipe.name}: no training for {type(recipe).__name__}")
 
 

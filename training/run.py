@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from ..codec.config import ConfigError
-from .config import PhotoRecipe, Recipe, read_recipe
+from .config import PhotoRecipe, PhotoVQRecipe, Recipe, read_recipe
 from .datasets import Dataset, load
 from .export import export
 from .loop import CHECKPOINT, Progress, train
@@ -45,16 +45,17 @@ def run(
     if not resume and (folder / CHECKPOINT).exists():
         raise ConfigError(f"{folder} holds a run already: continue it with --resume, or name another folder with --out")
     images, validation, described = _data(recipe, data_dir, limit)
+    rank = int(os.environ.get("RANK", "0"))  # of several processes the first one speaks and exports
     with Bar(
         TextColumn(recipe.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=not sys.stderr.isatty(),
+        TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=bool(rank) or not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
         task_bar = bar.add_task(recipe.name, total=None, shown="")
 
         def report(progress: Progress) -> None:
             shown = " ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
             bar.update(task_bar, total=progress.steps, completed=progress.step, shown=shown)
-            if bar.disable and (progress.step % _PRINT_EVERY == 0 or progress.step == progress.steps):
+            if bar.disable and not rank and (progress.step % _PRINT_EVERY == 0 or progress.step == progress.steps):
                 print(f"{progress.step}/{progress.steps} {shown}", file=sys.stderr, flush=True)
 
         task = train(
@@ -68,7 +69,7 @@ def run(
             validation=validation,
             report=report,
         )
-    if task is None or int(os.environ.get("RANK", "0")):  # of several processes the first one exports
+    if task is None or rank:
         return None
     steps = recipe.train.epochs * max(1, len(images) // recipe.train.batch_size)
     return export(task, recipe, described, folder, steps)
@@ -76,7 +77,7 @@ def run(
 
 def _data(recipe: Recipe, data_dir: Path | None, limit: int | None) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
     """Images to train on, images to measure on, and what the export needs to know of the set."""
-    if isinstance(recipe, PhotoRecipe):
+    if isinstance(recipe, PhotoRecipe | PhotoVQRecipe):
         photos, held_out = load_photos(recipe.train.crop, data_dir, limit)
         return photos, held_out.centres(), photos
     data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)

@@ -1,0 +1,1 @@
+"""Photographs at very low rates: hierarchical vector quantisation with an exact staged prior over the indices."""

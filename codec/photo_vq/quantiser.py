@@ -1,0 +1,121 @@
+"""Choice of indices, and the walk over the levels that the encoder and the training share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..photo.config import SAMPLES
+from ..photo.model import SIGNAL
+from .model import Autoencoder, Drawn
+from .prior import Stage, Walk, at_phase
+
+
+def price(weight: float) -> float:
+    """Squared distance (signal units) that a bit is worth where one unit of mean squared error (0..255) is worth
+    `weight` bits per pixel; the same for all strides, as the transforms are orthonormal."""
+    return SAMPLES * SIGNAL**2 / (255**2 * weight)
+
+
+def cheapest(vectors: Tensor, codebook: Tensor, bits: Tensor, rd_price: float) -> Tensor:
+    """Index of the code vector of least squared distance + rd_price * bits (Chou, Lookabaugh and Gray 1989, eq. 4).
+
+    vectors [B, n, D], codebook [K, D], bits [B, n, K] -> int64 [B, n]."""
+    own = codebook.square().sum(1)
+    distance = torch.addmm(own, vectors.flatten(0, 1), codebook.T, alpha=-2).view(bits.shape)
+    return distance.add_(bits, alpha=rd_price).argmin(-1)
+
+
+def code_vectors(codebook: Tensor, index: Tensor) -> Tensor:
+    """Codebook [K, D], index int64 [B, h, w] -> [B, D, h, w]."""
+    return codebook[index].permute(0, 3, 1, 2)
+
+
+class Chooser:
+    """The encoder's side of the prior's walk: picks the cheapest index of every position, stage by stage."""
+
+    def __init__(
+        self,
+        walk: Walk,
+        lengths: Callable[[Tensor], Tensor],
+        emit: Callable[[Stage, Tensor, Tensor], None],
+        rd_price: float,
+    ) -> None:
+        """lengths: bits of what the prior says; emit(stage, what the prior says [B, n, K], symbols [B, n]) is for who
+        codes or counts them."""
+        self._walk, self._lengths, self._emit, self._price = walk, lengths, emit, rd_price
+        self._next: tuple[Stage, Tensor] | None = next(walk)
+
+    @torch.no_grad()
+    def _cheapest(self, residual: Tensor, table: Tensor, codebook: Tensor) -> Tensor:
+        vectors = residual.flatten(2).transpose(1, 2).float()
+        return cheapest(vectors, codebook, self._lengths(table), self._price)
+
+    def pick(self, level: int, residual: Tensor, codebook: Tensor) -> Tensor:
+        """Indices int64 [B, h, w] of a level, for its residual [B, D, h, w]."""
+        index = torch.zeros(residual[:, 0].shape, dtype=torch.int64, device=residual.device)
+        while self._next is not None and self._next[0].level == level:
+            stage, table = self._next
+            symbols = self._cheapest(at_phase(residual, stage.phase), table, codebook)
+            at_phase(index, stage.phase).copy_(symbols.view_as(at_phase(index, stage.phase)))
+            self._emit(stage, table, symbols)
+            try:
+                self._next = self._walk.send(symbols)
+            except StopIteration:
+                self._next = None
+        return index
+
+
+@dataclass(frozen=True)
+class Told:
+    """A level as the encoder told it. index int64 [B, h, w]; z: what it was to tell; mean: what was predicted of it;
+    q: the code vectors, all [B, D, h, w]."""
+
+    index: Tensor
+    z: Tensor
+    mean: Tensor
+    q: Tensor
+
+
+def tell(model: Autoencoder, x: Tensor, present: Tensor, chooser: Chooser) -> tuple[list[Told], Drawn]:
+    """Walk over the levels, choosing indices.
+
+    x: pixels -0.5..0.5, [B, 3, H, W], sides multiples of the model's; present: bool [levels, B], which levels an image
+    has (all levels that any has are walked). The choice has no gradient: what comes after takes code vectors to move as
+    the coefficients do (straight-through, van den Oord et al. 2017)."""
+    coefficients, features = model.analysis.up(x)
+    walk = model.synthesis.walk(len(x), x.shape[2], x.shape[3], present)
+    levels: list[Told] = []
+    try:
+        step = next(walk)
+        while True:
+            if not present[step.level].any():
+                step = walk.send(None)
+                continue
+            z = model.analysis.target(step, coefficients, features)
+            codebook = model.codebooks[step.level]
+            index = chooser.pick(step.level, (z - step.mean).detach(), codebook)
+            q = code_vectors(codebook, index)
+            levels.append(Told(index, z, step.mean, q))
+            step = walk.send(q + (z - z.detach()))
+    except StopIteration as stop:
+        return levels, stop.value
+
+
+def draw(model: Autoencoder, indices: Sequence[Tensor], height: int, width: int) -> Tensor:
+    """Pixels -0.5..0.5 [B, 3, height, width] of the indices int64 [B, h, w] of the first levels, one or more."""
+    books = model.config.codebooks
+    batch, device = len(indices[0]), indices[0].device
+    present = (torch.arange(len(books), device=device) < len(indices))[:, None].expand(-1, batch)
+    walk = model.synthesis.walk(batch, height, width, present)
+    try:
+        step = next(walk)
+        while True:
+            here = step.level < len(indices)
+            step = walk.send(code_vectors(model.codebooks[step.level], indices[step.level]) if here else None)
+    except StopIteration as stop:
+        drawn: Drawn = stop.value
+    return model.synthesis.render(drawn)
