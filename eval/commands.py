@@ -155,7 +155,7 @@ def _measurement(
 def _command_line() -> str:
     """The command that runs, as one would type it."""
     context = click.get_current_context()
-    words = ["vqcodec", context.info_name or ""]
+    words = ["vqcodec", *context.command_path.split()[1:]]
     for parameter in sorted(context.command.params, key=lambda one: isinstance(one, click.Option)):
         if context.get_parameter_source(parameter.name or "") is not ParameterSource.COMMANDLINE:
             continue
@@ -176,7 +176,7 @@ def _words(parameter: click.Parameter, value: Any) -> list[str]:
 
 @click.group()
 def bench() -> None:
-    """Measure speed, and size, rate and distortion beside classical codecs."""
+    """Measure speed, and size, rate and distortion beside classical codecs; draw them."""
 
 
 @bench.command()
@@ -200,6 +200,51 @@ def convert(source: Path, folder: Path, force: bool) -> None:
 
     for target in convert(source, folder, force):
         click.echo(str(target))
+
+
+@bench.command()
+@_MODELS
+@click.option("--data", default="kodak", show_default=True, help="A set of photographs.")
+@click.option("--split", default="test", show_default=True)
+@click.option("--data-dir", type=PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
+@click.option(
+    "--bpp",
+    type=click.FloatRange(0, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Size of the first model's files, bits per pixel.",
+)
+@click.option(
+    "--crop",
+    "places",
+    metavar="NAME:LEFT,TOP",
+    multiple=True,
+    help="What to show of which photograph; may be repeated.",
+)
+@click.option("--out", metavar="OUT.html", type=PATH, required=True, help="The page.")
+@DEVICE
+def crops(
+    model: tuple[str, ...],
+    data: str,
+    split: str,
+    data_dir: Path | None,
+    bpp: float,
+    places: tuple[str, ...],
+    out: Path,
+    device: str,
+) -> None:
+    """Write a page of crops of photographs, by models and classical codecs at equal size of their files."""
+    from ..codec import files
+    from ..training import photo_sets
+    from .bench import crops
+    from .report.crops import crops_page
+
+    check_device(device)
+    files.check_target(out, force=True)
+    photos = photo_sets.load(data, split, data_dir)
+    found = crops.measure(model, photos, bpp, places, device)
+    files.write_bytes(out, crops_page(found, photos, _command_line()).encode(), force=True)
+    click.echo(crops.table(found))
 
 
 @click.command()

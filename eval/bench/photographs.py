@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -83,7 +83,7 @@ def measure(
     points = [point for name, model in loaded.items() for point in model_points(name, model, images, device)]
     for peer in (*classical, *lossless_photo_peers(), *learned):
         points += [peer_point(peer, quality, images) for quality in peer.qualities]
-    where = environment(device)
+    where = replace(environment(device), batch=1)
     return PhotoRates(
         known, f"{data.name} {data.split}", len(images), where, points, anchor, savings(points, known, codecs, anchor)
     )
@@ -92,14 +92,14 @@ def measure(
 def load(name: str, device: str = "cpu") -> models.Model:
     """A model of photographs. Raises ModelMismatch, and UnsupportedImage for one of other images."""
     model = models.load(name, device)
-    if not getattr(model.codec, "photographs", False):
+    if not model.photographs:
         raise UnsupportedImage(f"{name} takes {model.codec.takes}, no photographs")
     return model
 
 
 def qualities(model: models.Model) -> tuple[int, ...]:
     """One for each rate of a model, or `QUALITIES` if it has more."""
-    rates = model.codec.lossy_settings
+    rates: int = getattr(model.codec, "qualities", 0)  # which only those of photographs have
     return QUALITIES if rates > len(QUALITIES) else tuple(100 * rate // rates for rate in range(1, rates + 1))
 
 

@@ -33,7 +33,7 @@ def measured(result: dict[str, Any], data: Dataset, command: str) -> Section:
         ("Model", f"{result['model']} (family {result['family']})"),
         ("Data", f"{result['data']}, {taken}"),
         ("Data set", f"{data.description}; {data.ink}; licence {data.licence}"),
-        *_where(result["environment"], result.get("precision")),
+        *where_measured(result["environment"], result.get("precision")),
         ("Weights", code(f"SHA-256 {result['weights']}")),
         ("Pixels", code(f"SHA-256 {result['pixels']} (whole split)")),
         ("Command", code(command)),
@@ -41,7 +41,7 @@ def measured(result: dict[str, Any], data: Dataset, command: str) -> Section:
     return Section("What was measured", [Facts(pairs)])
 
 
-def _where(where: dict[str, Any], precision: str | None) -> list[tuple[str, str]]:
+def where_measured(where: dict[str, Any], precision: str | None = None) -> list[tuple[str, str]]:
     """When, on which machine and with what. precision: of a measurement in float, which has no use for a coder."""
     networks = f"networks on {where['device']}, {where['threads']} thread(s)"
     software = f"torch {where['torch']}"
