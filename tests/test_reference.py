@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import vqcodec
 from vqcodec.codec import models
 from vqcodec.tests import reference_decoder as reference
+from vqcodec.tests import reference_photo
 from vqcodec.training.datasets import binarise
 
 HERE = Path(__file__).parent
@@ -83,3 +85,15 @@ def test_files_of_other_architectures(
         image = digits[0] if values.get("likelihood") else np.where(digits[0] > 100, 255, 0).astype(np.uint8)
         for setting in range(values.get("qualities", 1)):
             check(file_of(weights, image, setting), weights)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "LA"])
+@pytest.mark.parametrize("quality", [3, 100])
+def test_photographs(tiny_photo: Path, photo: Images, mode: str, quality: int) -> None:
+    image = Image.fromarray(photo[:40, :56]).convert(mode)
+    image.info["exif"] = b"Exif of some length" * 3
+    blob = vqcodec.encode(image, str(tiny_photo), quality=quality, metadata=mode == "RGBA")
+    decoded = vqcodec.decode(blob, model=str(tiny_photo))
+    pixels, profile, exif = reference_photo.decode_file(blob, tiny_photo)
+    assert np.abs(pixels.astype(int) - np.asarray(decoded)).max() <= 1
+    assert (profile, exif) == (b"", image.info["exif"] if mode == "RGBA" else b"")
