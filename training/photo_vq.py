@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, distributed, nn
@@ -15,6 +16,7 @@ from ..codec.photo_vq.prior import FloatPrior, Stage, walk
 from ..codec.photo_vq.quantiser import Chooser, Told, draw, price, tell
 from ..codec.vq.quantiser import usage
 from .config import ParameterGroup, PhotoVQTrain
+from .precision import products
 
 _LINEAR_RATE = 0.2  # of the learning rate, for the linear transforms, which start out good
 _DECAY = 0.99  # of the codebooks' averages
@@ -141,24 +143,32 @@ class PhotoVQTask(nn.Module):
             bits[stage.level] += float(lengths.gather(-1, symbols[..., None]).sum())
 
         for batch in torch.split(images, batch_size):
-            x = (batch.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
-            height, width = x.shape[2:]
-            present = torch.ones(levels, len(x), dtype=torch.bool, device=x.device)
-            steps = walk(FloatPrior(self.model.prior), len(x), height, width, levels, x.device)
-            chooser = Chooser(steps, lambda lengths: lengths, measure, price(config.weight))
-            indices = [each.index for each in tell(self.model.autoencoder, x, present, chooser)[0]]
-            for level in range(levels):
-                x_hat = draw(self.model.autoencoder, indices[: level + 1], height, width)
+            for level, x_hat in enumerate(self._levels_of(batch, measure, seen)):
                 shown = x_hat.add(0.5).mul(255).round().clamp(0, 255)
                 mse = (shown - batch.float()).square().mean((1, 2, 3))
                 psnrs[level].append(10 * torch.log10(255**2 / mse.clamp_min(1e-3)))
-                seen[level].append(indices[level].flatten())
         result = {}
         for level, book in enumerate(config.codebooks):
             result[f"bpp{level + 1}"] = float(bits[: level + 1].sum()) / (images.numel() / SAMPLES)
             result[f"psnr_db{level + 1}"] = float(torch.cat(psnrs[level]).mean())
             result[f"used{level + 1}"] = usage(torch.cat(seen[level]), book.size).used
         return result
+
+    def _levels_of(
+        self, images: Tensor, measure: Callable[[Stage, Tensor, Tensor], None], seen: list[list[Tensor]]
+    ) -> list[Tensor]:
+        """Pixels -0.5..0.5 after every level, in the precision of the training; indices are added to `seen`."""
+        model, levels = self.model, len(self.model.config.codebooks)
+        x = (images.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
+        height, width = x.shape[2:]
+        present = torch.ones(levels, len(x), dtype=torch.bool, device=x.device)
+        steps = walk(FloatPrior(model.prior), len(x), height, width, levels, x.device)
+        chooser = Chooser(steps, lambda lengths: lengths, measure, price(model.config.weight))
+        with products(x.device, self.train_config.precision):
+            indices = [each.index for each in tell(model.autoencoder, x, present, chooser)[0]]
+            for own, index in zip(seen, indices, strict=True):
+                own.append(index.flatten())
+            return [draw(model.autoencoder, indices[:count], height, width) for count in range(1, levels + 1)]
 
 
 def _commitment(told: Told, stride: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..photo.config import SAMPLES
-from ..photo.model import SIGNAL
+from ..photo.model import SIGNAL, full_precision
 from .model import Autoencoder, Drawn
 from .prior import Stage, Walk, at_phase
 
@@ -25,7 +25,8 @@ def cheapest(vectors: Tensor, codebook: Tensor, bits: Tensor, rd_price: float) -
 
     vectors [B, n, D], codebook [K, D], bits [B, n, K] -> int64 [B, n]."""
     own = codebook.square().sum(1)
-    distance = torch.addmm(own, vectors.flatten(0, 1), codebook.T, alpha=-2).view(bits.shape)
+    with full_precision(vectors):
+        distance = torch.addmm(own, vectors.flatten(0, 1), codebook.T, alpha=-2).view(bits.shape)
     return distance.add_(bits, alpha=rd_price).argmin(-1)
 
 
