@@ -6,17 +6,19 @@ import io
 import lzma
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
 
 from vqcodec.bitstream.archive import Block
 from vqcodec.bitstream.cdf import cdf_from_frequencies, quantise_weights
-from vqcodec.tests.reference_decoder import Tensors, linear, read_weights
+from vqcodec.tests.reference_decoder import Ladder, Tensors, Walk, conv, linear, read_weights
 
 
 def read_archive(blob: bytes) -> tuple[list[Block], list[str]]:
@@ -90,7 +92,8 @@ def files_of(block: Block) -> list[tuple[int, bytes]]:
 def images_of(block: Block, weights: Path) -> np.ndarray:
     """Pixels uint8 [N, S, S] of a BITS_BACK block of the model in a weights file."""
     _, config, w = read_weights(weights)
-    return BitsBack(config, w).decode(block.payload, len(block.numbers))
+    kind = Gaussian if config.get("context") else Rounded
+    return kind(config, w).decode(block.payload, len(block.numbers))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,10 @@ class Distribution:
     def interval(self, symbol: int) -> tuple[int, int]:
         start = self.below(symbol)
         return start, self.below(symbol + 1) - start
+
+
+def of_table(table: np.ndarray) -> Distribution:
+    return Distribution(16, len(table) - 1, table.tolist().__getitem__)
 
 
 def bit(ones: int) -> Distribution:
@@ -175,26 +182,58 @@ def supply(number: int) -> int:
     return (z ^ z >> 31) >> 32
 
 
-def batches_and_lanes(header: bytes, images: int) -> tuple[list[int], list[int]]:
+def batches_and_lanes(header: bytes, images: int, largest: int = 1024) -> tuple[list[int], list[int]]:
     most, clean, growth = header
     sizes, lanes, done, now = [], [], 0, 1
     while done < images:
-        sizes.append(min(max(1, done * growth // 16), 1024, images - done) if sizes else min(clean, images))
+        sizes.append(min(max(1, done * growth // 16), largest, images - done) if sizes else min(clean, images))
         now = max(now, min(2**most, 2 ** (max(1, sizes[-1] // 2).bit_length() - 1)))
         lanes.append(now)
         done += sizes[-1]
     return sizes, lanes
 
 
-class BitsBack:
+class BitsBack(ABC):
     """The decoder of the payloads of one model."""
+
+    largest = 1024
+
+    def __init__(self, config: dict, w: Tensors) -> None:
+        self.config, self.size, self.w = config, config["image_size"], w
+        self.binary, self.levels = config["likelihood"] == "bernoulli", range(len(config["latents"]))
+
+    def decode(self, payload: bytes, images: int) -> np.ndarray:
+        """Pixels uint8 [N, S, S]."""
+        sizes, lanes = batches_and_lanes(payload[:3], images, self.largest)
+        stack, found = Stack(payload[3:], lanes[-1]), []
+        for number in reversed(range(len(sizes))):
+            stack.narrow(lanes[number])
+            inverted = np.array(stack.pop([bit(2**15)] * sizes[number]))
+            pixels = self.batch(stack, sizes[number], number > 0)
+            found.append(np.where(inverted[:, None, None] == 1, 255 - pixels, pixels))
+        stack.narrow(1)
+        stack.finish()
+        return np.concatenate(found[::-1])
+
+    @abstractmethod
+    def batch(self, stack: Stack, images: int, give_back: bool) -> np.ndarray:
+        """Pixels uint8 [N, S, S] as they were coded."""
+
+    def seen(self, values: np.ndarray) -> np.ndarray:
+        """What the posterior's network sees of values."""
+        return 512 * values if self.binary else (1024 * values + 255) // 510
+
+
+class Gaussian(BitsBack):
+    """Gaussian latents, pixels in raster order."""
 
     def __init__(self, config: dict, w: Tensors) -> None:
         assert (config["form"], config["skip"], set(config["grids"])) == ("mlp", False, {1})
         assert (config["inference"], config["top_down"], config["posterior"]) == ("ladder", "shared", "gaussian")
-        self.config, self.size, self.radius = config, config["image_size"], config["context"]
-        self.w = {name: t.reshape(t.shape[:2]) if t.shape[2:] == (1, 1) else t for name, t in w.items()}
-        self.binary, self.levels = config["likelihood"] == "bernoulli", range(len(config["latents"]))
+        super().__init__(
+            config, {name: t.reshape(t.shape[:2]) if t.shape[2:] == (1, 1) else t for name, t in w.items()}
+        )
+        self.radius = config["context"]
 
     def rect(self, x: np.ndarray) -> np.ndarray:
         leak = self.config["leak"]
@@ -206,19 +245,7 @@ class BitsBack:
     def dense(self, name: str, x: np.ndarray) -> np.ndarray:
         return self.rect(self.linear(f"{name}.2", self.rect(self.linear(f"{name}.0", x))))
 
-    def decode(self, payload: bytes, images: int) -> np.ndarray:
-        """Pixels uint8 [N, S, S]."""
-        sizes, lanes = batches_and_lanes(payload[:3], images)
-        stack, found = Stack(payload[3:], lanes[-1]), []
-        for number in reversed(range(len(sizes))):
-            stack.narrow(lanes[number])
-            found.append(self.batch(stack, sizes[number], number > 0))
-        stack.narrow(1)
-        stack.finish()
-        return np.concatenate(found[::-1])
-
     def batch(self, stack: Stack, images: int, give_back: bool) -> np.ndarray:
-        inverted = stack.pop([bit(2**15)] * images)
         priors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         symbols: dict[int, list[int]] = {}
         h = np.zeros((images, 0), np.int64)
@@ -232,8 +259,7 @@ class BitsBack:
             posteriors = self.posteriors(values.reshape(images, -1), priors)
             for level in self.levels:
                 stack.push(symbols[level], self.on_grid(level, *posteriors[level], 0))
-        pixels = (values * (255 if self.binary else 1)).astype(np.uint8)
-        return np.where(np.array(inverted)[:, None, None] == 1, 255 - pixels, pixels)
+        return (values * (255 if self.binary else 1)).astype(np.uint8)
 
     def prior(self, level: int, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Means and log scales [N, C]; h of the level above."""
@@ -247,7 +273,7 @@ class BitsBack:
         self, values: np.ndarray, priors: dict[int, tuple[np.ndarray, np.ndarray]]
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         """Means and log scales [N, C] of every level, given the values [N, S * S]."""
-        d, found = 512 * values if self.binary else (1024 * values + 255) // 510, []
+        d, found = self.seen(values), []
         for level in self.levels:
             d = self.dense(f"inference.nets.{level}", d)
             mean, log_scale = np.split(self.linear(f"inference.heads.{level}.0", d), 2, 1)
@@ -313,5 +339,100 @@ class BitsBack:
 
     def halves(self, stack: Stack, logits: np.ndarray) -> np.ndarray:
         weights = self.w["exp"][np.minimum(logits.max(1, initial=-(2**31), keepdims=True) - logits, 8192)]
-        tables = [cdf_from_frequencies(quantise_weights(row)).tolist() for row in weights]
-        return np.array(stack.pop([Distribution(16, 16, table.__getitem__) for table in tables]), np.int64)
+        tables = [cdf_from_frequencies(quantise_weights(row)) for row in weights]
+        return np.array(stack.pop([of_table(table) for table in tables]), np.int64)
+
+
+class Rounded(BitsBack):
+    """A ladder of single images: all images of a batch walk in step."""
+
+    largest = 256
+
+    def batch(self, stack: Stack, images: int, give_back: bool) -> np.ndarray:
+        walks = [Listening(self.config, self.w, 0) for _ in range(images)]
+        pixels = np.stack(in_step([walk.walk() for walk in walks], stack))
+        if give_back:
+            seen = [self.seen(own // (255 if self.binary else 1)) for own in pixels.astype(np.int64)]
+            features = [self.features(walk, x[None]) for walk, x in zip(walks, seen, strict=True)]
+            for level in self.levels:
+                symbols = [symbol for walk in walks for symbol in walk.latent_symbols[level]]
+                distributions = [
+                    distribution
+                    for walk, own in zip(walks, features, strict=True)
+                    for distribution in self.posterior(level, own[level], walk)
+                ]
+                stack.push(symbols, distributions)
+        return pixels
+
+    def features(self, walk: Ladder, d: np.ndarray) -> list[np.ndarray]:
+        """d_l of every level; x [1, S, S]."""
+        found = []
+        for level in self.levels:
+            d = walk.stack(
+                f"inference.nets.{level}",
+                self.config["blocks"],
+                unshuffle(d, d.shape[1] // self.config["grids"][level]),
+            )
+            found.append(d)
+        return found
+
+    def posterior(self, level: int, d: np.ndarray, walk: "Listening") -> list[Distribution]:
+        mean, log_scale = np.split(conv(self.w, f"inference.heads.{level}.0", d), 2)
+        prior_mean, prior_log_scale = walk.priors[level]
+        log_scale, prior_log_scale = (np.clip(scale, -1152, 1408) for scale in (log_scale, prior_log_scale))
+        v = (mean - prior_mean) * self.w["sigmoid"][prior_log_scale - log_scale + 2560]
+        reach, found = walk.reach[0][level], []
+        for distance, table in zip(v.flatten().tolist(), walk.latent_tables[level], strict=True):
+            k = min(reach - 1, max(-reach, distance >> 25))
+            e = 8 * (min(512, max(0, distance - (k << 25) >> 16)) - 256)
+            p, q = np.diff(table)[k + reach : k + reach + 2].tolist()
+            a = isqrt(p << 8) * int(self.w["exp"][max(0, e)])
+            b = isqrt(q << 8) * int(self.w["exp"][max(0, -e)])
+            found.append(neighbours(k + reach, (b << 24) // (a + b)))
+        return found
+
+
+class Listening(Ladder):
+    """Keeps what the posterior is computed from: tables, priors and symbols of every level's latents."""
+
+    def __init__(self, config: dict, w: Tensors, setting: int) -> None:
+        super().__init__(config, w, setting)
+        self.latent_tables: dict[int, list[np.ndarray]] = {}
+        self.latent_symbols: dict[int, list[int]] = {}
+
+    def walk(self, preview: bool = False) -> Walk:
+        walk, levels = super().walk(preview), reversed(range(len(self.config["latents"])))
+        try:
+            tables = next(walk)
+            while True:
+                symbols = yield tables
+                level = next(levels, None)
+                if level is not None:
+                    self.latent_tables[level], self.latent_symbols[level] = tables, symbols.tolist()
+                tables = walk.send(symbols)
+        except StopIteration as stop:
+            return stop.value
+
+
+def in_step(walks: list[Walk], stack: Stack) -> list[np.ndarray]:
+    """What the walks return, all of which take as many steps."""
+    lists = [next(walk) for walk in walks]
+    while True:
+        symbols = np.array(stack.pop([of_table(table) for tables in lists for table in tables])).reshape(len(walks), -1)
+        pixels = []
+        for number, (walk, own) in enumerate(zip(walks, symbols, strict=True)):
+            try:
+                lists[number] = walk.send(own)
+            except StopIteration as stop:
+                pixels.append(stop.value)
+        if pixels:
+            return pixels
+
+
+def unshuffle(x: np.ndarray, r: int) -> np.ndarray:
+    return np.concatenate([x[c, i::r, j::r][None] for c, i, j in product(range(len(x)), range(r), range(r))])
+
+
+def neighbours(symbol: int, ones: int) -> Distribution:
+    """Of a symbol and the next, which owns the last counts."""
+    return Distribution(24, symbol + 2, lambda j: 0 if j <= symbol else 2**24 - ones if j == symbol + 1 else 2**24)

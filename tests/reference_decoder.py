@@ -5,7 +5,7 @@ is the check of FORMAT.md and its illustration."""
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,9 +108,8 @@ def bayer() -> np.ndarray:
     return b
 
 
-def symbol_of_weights(coder: Decoder, logits: np.ndarray, exp: np.ndarray, alphabet: int) -> int:
-    weights = exp[np.minimum(logits.max() - logits, len(exp) - 1)]
-    return coder.symbol(widen(cdf_from_frequencies(quantise_weights(weights)), alphabet).tolist())
+def table_of_weights(logits: np.ndarray, exp: np.ndarray) -> np.ndarray:
+    return cdf_from_frequencies(quantise_weights(exp[np.minimum(logits.max() - logits, len(exp) - 1)]))
 
 
 def decode_indices(payload: bytes, levels: int, config: dict, w: Tensors) -> list[np.ndarray]:
@@ -138,7 +137,7 @@ def decode_indices(payload: bytes, levels: int, config: dict, w: Tensors) -> lis
                 logits = linear(w, f"prior.net.heads.{level}", x.reshape(len(positions), config["prior_head"]))
             logits = logits + w[f"prior.net.offsets.{number}.table"]
             for p, row in zip(positions, logits, strict=True):
-                indices[level][p] = symbol_of_weights(coder, row, w["prior.exp"], alphabet)
+                indices[level][p] = coder.symbol(widen(table_of_weights(row, w["prior.exp"]), alphabet).tolist())
             order[level] += positions
             number += 1
     return indices
@@ -163,15 +162,19 @@ def decode_vq(payload: bytes, parameter: int, config: dict, w: Tensors) -> np.nd
     return 255 - pixels if parameter & 4 else pixels
 
 
-class Ladder:
-    """The decoder of one payload of the ladder family."""
+Tables = list[np.ndarray]
+Walk = Generator[Tables, np.ndarray, np.ndarray]
 
-    def __init__(self, payload: bytes, parameter: int, config: dict, w: Tensors) -> None:
-        self.w, self.config, self.coder = w, config, Decoder(payload)
+
+class Ladder:
+    """The walk of one image through a model of the ladder family: yields tables, receives their symbols."""
+
+    def __init__(self, config: dict, w: Tensors, setting: int) -> None:
+        self.w, self.config, self.setting = w, config, setting
         self.binary = config["likelihood"] == "bernoulli"
-        self.setting = 0 if self.binary else parameter
         self.reach = [[(1, 2, 4, 8, 16, 31, 63)[int(index)] for index in row] for row in w["reach"]]
         self.alphabet = max(2 if self.binary else 16, *(2 * reach + 1 for row in self.reach for reach in row))
+        self.priors: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def rect(self, x: np.ndarray) -> np.ndarray:
         leak = self.config["leak"]
@@ -183,15 +186,14 @@ class Ladder:
             x = res(self.w, f"{name}.{block}", x, self.rect)
         return x
 
-    def decode(self, preview: bool) -> np.ndarray:
-        """Pixels uint8 [S, S]."""
-        inverted = self.coder.symbol(widen(np.array([0, 65408, 65536]), self.alphabet).tolist())
-        context = self.latents()
-        pixels = self.pixels(context) if self.setting == 0 and not preview else self.render(context)
-        pixels = (pixels * (255 if self.binary else 1)).astype(np.uint8)
-        return 255 - pixels if inverted else pixels
+    def walk(self, preview: bool = False) -> Walk:
+        """Returns pixels uint8 [S, S], not inverted back."""
+        context = yield from self.latents()
+        lossless = self.setting == 0 and not preview
+        pixels = (yield from self.pixels(context)) if lossless else self.render(context)
+        return (pixels * (255 if self.binary else 1)).astype(np.uint8)
 
-    def latents(self) -> np.ndarray:
+    def latents(self) -> Walk:
         """The context."""
         w, config, q = self.w, self.config, self.setting
         h = np.zeros((), np.int64)
@@ -202,11 +204,11 @@ class Ladder:
                 log_scale = np.broadcast_to(w["generative.top.table"][q][:, None, None], mean.shape)
             else:
                 mean, log_scale = np.split(conv(w, f"generative.heads.{level}.{q}", h), 2)
-            reach, tables = self.reach[q][level], w[f"tables{int(w['reach'][q][level])}"]
+            self.priors[level] = mean, log_scale
+            tables = w[f"tables{int(w['reach'][q][level])}"]
             rows = np.clip((32 * log_scale + 256 >> 9) + 72, 0, 160)
-            k = np.zeros(mean.shape, np.int64)
-            for place, row in np.ndenumerate(rows):
-                k[place] = self.coder.symbol(widen(cdf_from_frequencies(tables[row]), self.alphabet).tolist()) - reach
+            symbols = yield [cdf_from_frequencies(tables[row]) for row in rows.flat]
+            k = symbols.reshape(mean.shape) - self.reach[q][level]
             h = conv(w, f"generative.entries.{level}.{q}", k * 512 + mean) + h
             h = self.stack(f"generative.nets.{level}", config["blocks"], h)
             if level:
@@ -221,7 +223,7 @@ class Ladder:
         y = shuffle(conv(self.w, f"{name}.3", h), self.config["image_size"] // self.config["grids"][0])[0]
         return np.clip(most * y + 256 >> 9, 0, most)
 
-    def pixels(self, context: np.ndarray) -> np.ndarray:
+    def pixels(self, context: np.ndarray) -> Walk:
         """The pixels, 0..255 or 0 and 1."""
         size, side = self.config["image_size"], self.config["grids"][0]
         r = size // side
@@ -232,7 +234,7 @@ class Ladder:
         for number, (first, last) in enumerate(pairwise(untils)):
             places = sorted(order[first:last])
             features = self.network(number, np.concatenate(known)).reshape(len(places), -1, side, side)
-            values = self.values(features.transpose(0, 2, 3, 1), self.config["stages"][number]["width"] == 0)
+            values = yield from self.values(features.transpose(0, 2, 3, 1), self.config["stages"][number]["width"] == 0)
             for place, own in zip(places, values, strict=True):
                 image[place // r :: r, place % r :: r] = own
                 known.append(self.w["generative.pixels.embedding.table"][own].transpose(2, 0, 1))
@@ -244,26 +246,44 @@ class Ladder:
             return conv(self.w, name, x)
         return conv(self.w, f"{name}.{stage['blocks'] + 2}", self.rect(self.stack(name, stage["blocks"], x)))
 
-    def values(self, features: np.ndarray, linear_stage: bool) -> np.ndarray:
+    def values(self, features: np.ndarray, linear_stage: bool) -> Walk:
         """Values [n, side, side] of the pixels of a stage from their features [n, side, side, F]."""
         w, name = self.w, "generative.pixels"
         shape, f = features.shape[:3], features.reshape(-1, features.shape[-1])
         if self.binary:
             logits = linear(w, f"{name}.high", f if linear_stage else relu(f))
-            return self.symbols(np.concatenate([np.zeros_like(logits), logits], 1)).reshape(shape)
-        high = self.symbols(linear(w, f"{name}.high", relu(f)))
-        low = self.symbols(linear(w, f"{name}.low", relu(f + w[f"{name}.high_embedding.table"][high])))
+            symbols = yield self.tables(np.concatenate([np.zeros_like(logits), logits], 1))
+            return symbols.reshape(shape)
+        high = yield self.tables(linear(w, f"{name}.high", relu(f)))
+        low = yield self.tables(linear(w, f"{name}.low", relu(f + w[f"{name}.high_embedding.table"][high])))
         return (16 * high + low).reshape(shape)
 
-    def symbols(self, logits: np.ndarray) -> np.ndarray:
-        return np.array([symbol_of_weights(self.coder, row, self.w["exp"], self.alphabet) for row in logits])
+    def tables(self, logits: np.ndarray) -> Tables:
+        return [table_of_weights(row, self.w["exp"]) for row in logits]
+
+
+def decode_ladder(payload: bytes, parameter: int, config: dict, w: Tensors, preview: bool) -> np.ndarray:
+    """Pixels uint8 [S, S] of a payload of the ladder family."""
+    model = Ladder(config, w, 0 if config["likelihood"] == "bernoulli" else parameter)
+    coder, walk = Decoder(payload), model.walk(preview)
+
+    def symbols(tables: Tables) -> np.ndarray:
+        return np.array([coder.symbol(widen(table, model.alphabet).tolist()) for table in tables])
+
+    (inverted,) = symbols([np.array([0, 65408, 65536])])
+    try:
+        tables = next(walk)
+        while True:
+            tables = walk.send(symbols(tables))
+    except StopIteration as stop:
+        return 255 - stop.value if inverted else stop.value
 
 
 def decode_payload(payload: bytes, parameter: int, weights: Path, preview: bool = False) -> np.ndarray:
     """Pixels uint8 [S, S] of a payload. preview: from the latents alone, or a VQ-VAE's first level."""
     family, config, w = read_weights(weights)
     if family == "ladder":
-        return Ladder(payload, parameter, config, w).decode(preview)
+        return decode_ladder(payload, parameter, config, w, preview)
     return decode_vq(payload, parameter & 4 if preview else parameter, config, w)
 
 

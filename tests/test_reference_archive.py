@@ -57,9 +57,12 @@ def read_twice(blob: bytes, weights: Path) -> tuple[Block, Images, Images]:
     return block, seen, reference_archive.images_of(block, weights)
 
 
-@pytest.mark.parametrize("name", models.ARCHIVE.values())
+LADDERS = [found.name for found in models.available().values() if models.packs_too(found)]
+
+
+@pytest.mark.parametrize("name", [*models.ARCHIVE.values(), *LADDERS])
 def test_archives_of_the_models_of_the_package(name: str) -> None:
-    weights, pixels = models.find(name), images_of(name, 6)
+    weights, pixels = models.find(name), images_of(name, 3 if name in LADDERS else 6)
     block, seen, decoded = read_twice(archive_of(weights, pixels), weights)
     assert block.kind == BITS_BACK
     assert np.array_equal(seen, pixels)
@@ -82,6 +85,32 @@ def test_archives_of_small_models(values: dict[str, object], count: int, untrain
     assert (lanes[0], lanes[-1] > 1) == (1, count > 1)
     assert np.array_equal(seen, pixels)
     assert np.array_equal(decoded, pixels)
+
+
+@pytest.mark.parametrize(
+    ("values", "count"),
+    [
+        ({"likelihood": "bernoulli", "leak": 2, "batch_norm": True, "blocks": 2, "stages": [[5, 0, 0], [16, 8, 2]]}, 9),
+        ({"likelihood": "categorical", "latents": (1, 2, 3), "widths": (8, 4, 6), "grids": (14, 2, 1),
+          "stages": [[1, 4, 0], [4, 4, 0]], "qualities": 2}, 4),
+        ({"likelihood": "categorical", "latents": (3,), "widths": (8,), "grids": (28,), "stages": [[1, 4, 1]]}, 1),
+    ],
+)  # fmt: skip
+def test_archives_of_small_ladders(values: dict[str, object], count: int, untrained: Callable[..., Path]) -> None:
+    weights = untrained(**values)
+    pixels = images_of("binary" if values["likelihood"] == "bernoulli" else "", count)
+    block, seen, decoded = read_twice(archive_of(weights, pixels), weights)
+    assert np.array_equal(seen, pixels)
+    assert np.array_equal(decoded, pixels)
+    assert len(reference_archive.batches_and_lanes(block.payload[:3], count, 256)[0]) == 1 + (count > 2)
+
+
+def test_batches_of_ladders_have_at_most_256_images(tiny_binary: Path) -> None:
+    pixels = images_of("binary", 300)
+    block, seen, _ = read_twice(archive_of(tiny_binary, pixels), tiny_binary)
+    sizes, _ = reference_archive.batches_and_lanes(block.payload[:3], 300, 256)
+    assert max(sizes) == 256
+    assert np.array_equal(seen, pixels)
 
 
 def test_other_encoders_may_begin_with_more_images(
