@@ -321,7 +321,9 @@ _EVAL_DOC = """Measure a model on a data set: real file sizes beside code length
 
 Also, by family: codebook use; or KL, active units and -ELBO."""
 _SPEED_DOC = "Time encoding and decoding of a data set; median of 5 runs."
-_RD_DOC = "Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named."
+_RD_DOC = """Compare rate and distortion of models on a data set with classical codecs, and learned ones that are named.
+
+On photographs (--data kodak) with those of photographs, and by BD-rates too."""
 _LOSSLESS_DOC = "Compare the size of lossless files of models on a data set with classical codecs."
 _ARCHIVE_DOC = """Pack a data set into one archive and unpack it, by real processes: size, time, memory.
 

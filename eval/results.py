@@ -13,7 +13,7 @@ import click
 from ..bitstream.errors import VqcodecError
 from ..codec import files
 from . import beta, experiments, gaussian, vq
-from .bench import archives
+from .bench import archives, photographs
 from .environment import line
 from .tables import Table, markdown
 
@@ -88,6 +88,11 @@ CHAPTERS = (
             archives.tables,
         )
         for data in ("mnist", "omniglot28", "mnist-binary", "omniglot28-binary")
+    ),
+    Chapter(
+        "Photographs: Kodak's suite", "rd-kodak.json",
+        "vqcodec bench rd ladder-photo vq-photo --data kodak --out docs/results/rd-kodak.json",
+        photographs.tables, "crops-kodak.html",
     ),
 )  # fmt: skip
 

@@ -7,8 +7,8 @@ description and results, the last a list per metric with a number per point. Wha
     psnr-rgb        dB, mean over the images of each one's PSNR, as there; 99 for an image without error (there: inf)
     ms-ssim-rgb     mean over the images, in 0..1; left out below 176 pixels a side, where there is none
     bpp             8 * bytes / (H * W) of whole files, headers included (eval_model counts the coder's strings only)
-    encoding_time   seconds per image, our models in batches; left out if the result does not have them
-    decoding_time
+    encoding_time   seconds per image, our models in batches but for photographs; left out if the result does not have
+    decoding_time   them
 
 Grey images go by the -rgb keys as well: the plotting tool knows no others (it reads `psnr` as `psnr-rgb`), and its
 sister tools would turn these images into three equal channels. Of these, all these numbers are the same for any codec

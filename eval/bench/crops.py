@@ -21,8 +21,8 @@ from ..photo_peers import photo_peers
 from ..tables import aligned, number
 from . import photographs
 
-SIDE = 192
-"""Of a crop, in pixels."""
+SIDE = 176
+"""Of a crop, in pixels: six of them stand side by side on a page."""
 PEERS = ("JPEG", "WebP", "AVIF")
 ORIGINAL = "original"
 

@@ -55,7 +55,7 @@ def _draw_published(axes: Any, result: dict[str, Any]) -> None:
     limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
     for number, curve in enumerate(published_curves(result["data"].split()[0])):
         axes.plot(curve["bpp"], curve["psnr"], "--", color=str(0.1 + 0.17 * number), linewidth=1.2,
-                  label=f"{curve['name']} (published)")  # fmt: skip
+                  label=f"{curve['name']}, published")  # fmt: skip
     axes.set(**limits)
 
 

@@ -86,12 +86,12 @@ def test_places(photos: PhotoSet) -> None:
         "a:-1,0": "expected NAME:LEFT,TOP",
         "a:1,2,3": "expected NAME:LEFT,TOP",
         "d:0,0": r"crop 'd:0,0': parts has a, b, c",
-        "a:33,0": r"crop a:33,0: its 192 x 192 pixels lie outside 224 x 192",
-        "a:0,1": "lie outside 224 x 192",
+        "a:49,0": r"crop a:49,0: its 176 x 176 pixels lie outside 224 x 192",
+        "a:0,17": "lie outside 224 x 192",
     }.items():
         with pytest.raises(CropError, match=message):
             parse(text, photos)
-    assert crops._default(photos) == [Place("a", 16, 0), Place("b", 0, 8), Place("c", 8, 4)]
+    assert crops._default(photos) == [Place("a", 24, 8), Place("b", 8, 16), Place("c", 16, 12)]
 
 
 def test_places_of_kodak() -> None:
@@ -143,7 +143,7 @@ def test_command(fakes: None, photos3: str, tmp_path: Path) -> None:
     assert command == f"vqcodec bench crops few --data {photos3} --bpp 0.5 --crop c:0,0 --out {out}"
     bad = CliRunner().invoke(main, [*arguments, "--crop", "c:99,0", "--out", str(out)])
     assert bad.exit_code == 1
-    assert bad.stderr.startswith("Error: crop c:99,0: its 192 x 192 pixels")
+    assert bad.stderr.startswith("Error: crop c:99,0: its 176 x 176 pixels")
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from vqcodec.eval.bench.rd import RatePoint
 from vqcodec.eval.metrics import Distortion, distortion, pooled
 from vqcodec.eval.peers import Peer
 from vqcodec.eval.photo_peers import jpegxl_distance, lossless_photo_peers, photo_peers
+from vqcodec.eval.results import CHAPTERS, results
 from vqcodec.training.photo_sets import PhotoSet
 
 FEW = {"JPEG": (5, 50, 90), "WebP": (1, 50, 90)}
@@ -106,6 +107,19 @@ def test_points(result: PhotoRates, photos: PhotoSet) -> None:
     assert None not in (ours.encode_s, webp.decode_s, webp.distortion.ms_ssim)
 
 
+def test_a_real_model(tiny_photo: Path, few_peers: None, photos: PhotoSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "QUALITIES", (60, 100))
+    ours = [p for p in measure([str(tiny_photo)], photos, 2).points if p.codec == "tiny-photo"]
+    assert [p.quality for p in ours] == [60, 100]
+    for point in ours:
+        blobs = [vqcodec.encode(image, str(tiny_photo), quality=point.quality) for image in photos.images[:2]]
+        assert point.bytes_per_image == np.mean([len(blob) for blob in blobs])
+        decoded = [vqcodec.decode(blob, "numpy", str(tiny_photo)) for blob in blobs]
+        errors = [((x.astype(int) - image) ** 2).mean() for x, image in zip(decoded, photos.images, strict=False)]
+        psnrs = [10 * np.log10(255**2 / error) if error else 99 for error in errors]
+        assert point.distortion.psnr_db == pytest.approx(np.mean(psnrs))
+
+
 def point(codec: str, bpp: float, psnr: float, quality: int | None = 1) -> RatePoint:
     return RatePoint(codec, quality, 0.0, 0.0, Distortion(0.0, psnr, 0.0, None, None), bpp)
 
@@ -139,8 +153,12 @@ def test_command(fakes: None, few_peers: None, photos3: str, tmp_path: Path) -> 
     assert savings_shown.rows[0][1].startswith(f"{first['percent']:+.1f} % ({first['low_db']:.1f} to ")
     assert savings_shown.rows[1][2] == "-"
     assert [row[:2] for row in files_shown.rows[-2:]] == [["WebP", "90"], ["PNG", "lossless"]]
+    (chapter,) = [chapter for chapter in CHAPTERS if chapter.tables is photographs.tables]
+    out.rename(tmp_path / chapter.source)
+    page = results(tmp_path)
+    assert all("| " + " | ".join(row) + " |" in page for row in (*savings_shown.rows, *files_shown.rows))
     folder = tmp_path / "curves"
-    ran = CliRunner().invoke(main, ["bench", "convert", str(out), str(folder)])
+    ran = CliRunner().invoke(main, ["bench", "convert", str(tmp_path / chapter.source), str(folder)])
     assert ran.exit_code == 0, ran.output
     told = json.loads((folder / "few.json").read_text())["results"]
     ours = [p for p in result["points"] if p["codec"] == "few"]
@@ -236,7 +254,7 @@ def test_published_curves_are_dashed_and_named_so() -> None:
     plots._draw_published(axes, RESULT)
     added = {label: style for label, style in axes.styles.items() if label not in ("ours", "JPEG")}
     assert len(added) == len(plots.published_curves("kodak")) > 0
-    assert all(label.endswith(" (published)") and style == "--" for label, style in added.items())
+    assert all(label.endswith(", published") and style == "--" for label, style in added.items())
     for curve in plots.published_curves("kodak"):
         assert len(curve["bpp"]) == len(curve["psnr"])
         assert curve["bpp"] == sorted(curve["bpp"])
