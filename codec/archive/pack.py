@@ -63,7 +63,7 @@ def pack(
     with other jobs.
 
     target: a path or URL, where the archive appears whole or not at all; or a stream, of which only `write` is used.
-    model: "auto", "plain" (no model), or a name or weights file of a model for archives. jobs, ray: see
+    model: "auto", "plain" (no model), or a name or weights file of a ladder or a model for archives. jobs, ray: see
     `workers.in_order`. force: overwrite the target. progress: called with how many images were finished since.
     note: told the name of a file that was stored as it came although it cannot be decoded, and why.
     Raises FileError for a target that cannot be written and for names that are bad or there twice, UnsupportedImage for

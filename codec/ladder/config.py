@@ -99,6 +99,8 @@ class LadderConfig:
             raise ValueError(f"context must be in 0..{self.image_size - 1}, found {self.context}")
         if self.context and not (len(self.stages) == 1 and self.stages[0].width and self.posterior == "gaussian"):
             raise ValueError("context needs a single stage of at least one channel, and posterior 'gaussian'")
+        if self.context and (self.inference, self.top_down) != ("ladder", "shared"):
+            raise ValueError("context needs the ladder's inference and its shared top-down pass, which archives have")
         if self.inference == "bottom-up" and self.posterior == "uniform":
             raise ValueError("rounded latents need the ladder's inference: the prior is known before the posterior")
         fits = (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from vqcodec.bitstream.ans import Bits, Distribution, Integers, Stack, Tables, bits
 from vqcodec.bitstream.errors import Corrupt, ModelMismatch, Truncated
 from vqcodec.codec import models, weights_file
+from vqcodec.codec.config import ConfigError
 from vqcodec.codec.ladder import bitsback
 from vqcodec.codec.ladder.bitsback import MAX_BATCH, ArchiveCodec, Push, Schedule
 from vqcodec.codec.ladder.config import LadderConfig, Stage
@@ -554,7 +555,7 @@ def test_archives_need_the_ladders_inference(
     values: dict, tiny_archive: Path, tmp_path: Path, edited: Callable[..., Path]
 ) -> None:
     path = edited(tiny_archive, tmp_path / "a.safetensors", **values)
-    with pytest.raises(ModelMismatch, match="weights do not fit their configuration: archives need Gaussian latents"):
+    with pytest.raises(ConfigError, match="context needs the ladder's inference and its shared top-down pass"):
         models.load(str(path), archive=True)
 
 

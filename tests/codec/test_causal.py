@@ -298,6 +298,8 @@ def test_values_and_their_shape(crops: Tensor) -> None:
     ({"stages": (Stage(16, 8), Stage(144, 8))}, "context needs a single stage of at least one channel"),
     ({"stages": (Stage(144, 0),)}, "context needs a single stage of at least one channel"),
     ({"posterior": "uniform"}, "and posterior 'gaussian'"),
+    ({"inference": "bottom-up"}, "context needs the ladder's inference and its shared top-down pass"),
+    ({"top_down": "separate"}, "context needs the ladder's inference and its shared top-down pass"),
 ])  # fmt: skip
 def test_impossible_configurations_are_refused(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
