@@ -130,7 +130,6 @@ class PhotoVQTrain(TrainConfig):
     """How to train a VQ-VAE of photographs.
 
     crop: side of the crops in pixels, a multiple of twice the coarsest stride.
-    commitment: weight of the commitment term beside the squared error (beta of van den Oord et al. 2017).
     prior_rate: learning rate of the prior, as a factor of `learning_rate`.
     price_warmup: share of the training over which the price of bits in the choice of indices rises from 0.
     split_until: share of the training up to which unused codes become halves of used ones; split_below: uses, as a
@@ -140,7 +139,6 @@ class PhotoVQTrain(TrainConfig):
     batch_size: int = 8
     learning_rate: float = 1e-3
     crop: int = 256
-    commitment: float = 0.1
     prior_rate: float = 1.0
     price_warmup: float = 0.1
     split_until: float = 0.7

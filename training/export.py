@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..codec import weights_file
-from ..codec.family import Codec
+from ..codec.family import QUALITIES, Codec
 from ..codec.images import psnr_db
 from ..codec.ladder.bitsback import ArchiveCodec
 from ..codec.ladder.codec import LadderCodec
@@ -70,7 +70,7 @@ def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, ste
     if isinstance(task, PhotoTask | PhotoVQTask) or isinstance(data, Photos):
         assert isinstance(task, PhotoTask | PhotoVQTask)
         assert isinstance(data, Photos)
-        photo = _photo_codec(task, data)
+        photo = _photo_vq_codec(task, data) if isinstance(task, PhotoVQTask) else _photo_codec(task, data)
         of = Known("Photographs", "train", len(data), PHOTOS_LICENCE)
         return _write(recipe, photo, photo.stored(), of, folder, steps)
     if isinstance(task, LadderTask):
@@ -94,12 +94,16 @@ def _write(recipe: Recipe, codec: AnyCodec, state: dict[str, Tensor], data: Know
     return path
 
 
-def _photo_codec(task: PhotoTask | PhotoVQTask, data: Photos) -> AnyPhotoCodec:
+def _known_crops(data: Photos) -> Tensor:
+    """Crops uint8 [N, 3, S, S] on which PSNR floors are measured."""
+    return Photos(data.images[:_KNOWN_PHOTOS], data.side).centres()
+
+
+def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
     """With PSNR floors for every quality, linear between those of a few."""
-    codec = _as_codec(task, None)
-    crops = Photos(data.images[:_KNOWN_PHOTOS], data.side).centres().permute(0, 2, 3, 1).contiguous().numpy()
-    at = np.unique(np.linspace(1, codec.qualities, _FLOOR_KNOTS).round().astype(int))
-    floors = []
+    codec, floors = PhotoCodec(task.model), []
+    crops = _known_crops(data).permute(0, 2, 3, 1).contiguous().numpy()
+    at = np.linspace(1, QUALITIES, _FLOOR_KNOTS).round().astype(int)
     for quality in at:
         values = []
         for crop in crops:
@@ -107,13 +111,14 @@ def _photo_codec(task: PhotoTask | PhotoVQTask, data: Photos) -> AnyPhotoCodec:
             assert shown is not None
             values.append(psnr_db(int(((shown.astype(np.int64) - crop) ** 2).sum()), crop.size))
         floors.append(min(values) - _PHOTO_MARGIN_DB)
-    return _as_codec(task, np.interp(np.arange(1, codec.qualities + 1), at, floors).round(2).tolist())
+    known = np.interp(np.arange(1, QUALITIES + 1), at, floors).round(2)
+    return PhotoCodec(task.model, known.tolist())
 
 
-def _as_codec(task: PhotoTask | PhotoVQTask, floors: list[float] | None) -> AnyPhotoCodec:
-    if isinstance(task, PhotoVQTask):
-        return PhotoVQCodec(task.model, floors or ())
-    return PhotoCodec(task.model, floors) if floors else PhotoCodec(task.model)
+def _photo_vq_codec(task: PhotoVQTask, data: Photos) -> PhotoVQCodec:
+    """With PSNR floors for every number of levels."""
+    floors = task.psnr_db(_known_crops(data)).amin(1) - _PHOTO_MARGIN_DB
+    return PhotoVQCodec(task.model, [round(floor, 2) for floor in floors.tolist()])
 
 
 def _vq_codec(task: VQTask, images: Images) -> VQCodec:

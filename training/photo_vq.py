@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
 
 from ..codec.photo.config import SAMPLES
-from ..codec.photo.model import SIGNAL
 from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.photo_vq.model import PhotoVQModel
 from ..codec.photo_vq.prior import FloatPrior, Stage, walk
@@ -17,6 +16,7 @@ from ..codec.photo_vq.quantiser import Chooser, Told, draw, price, tell
 from ..codec.vq.quantiser import usage
 from .config import ParameterGroup, PhotoVQTrain
 from .precision import products
+from .soft import SoftChooser
 
 _LINEAR_RATE = 0.2  # of the learning rate, for the linear transforms, which start out good
 _DECAY = 0.99  # of the codebooks' averages
@@ -59,8 +59,8 @@ class PhotoVQTask(nn.Module):
     def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch uint8 [B, 3, S, S], and metrics. step, progress: of the training, progress in 0..1.
 
-        Root of the mean squared error (pixels 0..255), which lies between the errors' and PSNR's way to weigh images;
-        commitment in the same units; and the code length in bits per index, which is the prior's alone."""
+        The prior's part is its code length in bits per index. The autoencoder's is the root (to first order) of an
+        image's mse + bpp / weight: so images weigh between what they do in a sum of errors and in a mean of PSNRs."""
         config, levels = self.model.config, len(self.model.config.codebooks)
         if self.training and step % _SPLIT_EVERY == 0 and 0 < progress < self.train_config.split_until:
             self._split(step)
@@ -74,20 +74,22 @@ class PhotoVQTask(nn.Module):
             bits[stage.level] = bits[stage.level] + lengths.gather(-1, symbols[..., None]).flatten(1).sum(1)
 
         steps = walk(FloatPrior(self.model.prior), len(x), x.shape[2], x.shape[3], levels, x.device)
-        worth = price(config.weight) * min(1.0, progress / max(self.train_config.price_warmup, 1e-9))
-        told, drawn = tell(self.model.autoencoder, x, present, Chooser(steps, lambda lengths: lengths, measure, worth))
+        warm = min(1.0, progress / max(self.train_config.price_warmup, 1e-9))
+        chooser = SoftChooser(steps, measure, warm * price(config.weight), self._temperatures())
+        told, drawn = tell(self.model.autoencoder, x, present, chooser)
         x_hat = self.model.autoencoder.synthesis.render(drawn)
         rmse = (255**2 * (x_hat - x).square().mean((1, 2, 3)) + 1).sqrt()
-        committed = torch.stack([_commitment(each, config.codebooks[level].stride) for level, each in enumerate(told)])
-        commitment = (committed * present).sum(0) / (2 * rmse.detach())
+        pixels = x.shape[2] * x.shape[3]
+        bpp = (torch.stack(chooser.expected) * present).sum(0) / pixels
+        objective = rmse + warm * bpp / config.weight / (2 * rmse.detach())
         rates = torch.stack(bits) * present
         symbols = sum(each.index[0].numel() for each in told)
-        loss = (rmse + self.train_config.commitment * commitment).mean() + rates.sum(0).mean() / symbols
+        loss = objective.mean() + rates.sum(0).mean() / symbols
         if self.training:
             self._update(told, present)
-        metrics = {"rmse": rmse.detach().mean(), "commitment": commitment.detach().mean()}
-        share = present.float().mean(1).clamp_min(1e-9) * x.shape[2] * x.shape[3]
-        return loss, metrics | {f"bpp{n + 1}": rate for n, rate in enumerate(rates.detach().mean(1) / share)}
+        share = present.float().mean(1).clamp_min(1e-9) * pixels
+        metrics = {f"bpp{n + 1}": rate for n, rate in enumerate(rates.detach().mean(1) / share)}
+        return loss, {"rmse": rmse.detach().mean()} | metrics
 
     def _levels(self, batch: int, device: torch.device) -> Tensor:
         """How many levels each image has, int64 [B]: all of them for the first half, any number for the rest.
@@ -97,6 +99,13 @@ class PhotoVQTask(nn.Module):
         drawn = torch.randint(1, levels + 1, (batch,), device=device)
         drawn[: (batch + 1) // 2] = levels
         return drawn
+
+    def _temperatures(self) -> list[float]:
+        """Of the soft choice at every level: that of the price, or twice the squared error of a coefficient where that
+        is more (the best choice at that error, were coefficients Gaussian), as indices are fewer than would be worth
+        it."""
+        least = price(self.model.config.weight) / math.log(2)
+        return [max(least, 2 * self._average(n).mean_error()) for n in range(len(self.model.config.codebooks))]
 
     @torch.no_grad()
     def _update(self, told: list[Told], present: Tensor) -> None:
@@ -131,50 +140,54 @@ class PhotoVQTask(nn.Module):
         return average
 
     @torch.no_grad()
-    def evaluate(self, images: Tensor, batch_size: int = 8) -> dict[str, float]:
+    def evaluate(self, images: Tensor) -> dict[str, float]:
         """Bits per pixel and PSNR in dB (mean of images) of crops uint8 [N, 3, S, S], for every number of levels; and
         the share of codes that are used."""
-        config, levels = self.model.config, len(self.model.config.codebooks)
-        bits = torch.zeros(levels, dtype=torch.float64)
-        psnrs: list[list[Tensor]] = [[] for _ in range(levels)]
-        seen: list[list[Tensor]] = [[] for _ in range(levels)]
+        found = self._measured(images)
+        result = {}
+        for level, book in enumerate(self.model.config.codebooks):
+            result[f"bpp{level + 1}"] = sum(found.bits[: level + 1]) / (images.numel() / SAMPLES)
+            result[f"psnr_db{level + 1}"] = float(found.psnr_db[level].mean())
+            result[f"used{level + 1}"] = usage(found.indices[level], book.size).used
+        return result
+
+    @torch.no_grad()
+    def psnr_db(self, images: Tensor) -> Tensor:
+        """PSNR in dB [levels, N] of crops uint8 [N, 3, S, S], for every number of levels."""
+        return self._measured(images).psnr_db
+
+    def _measured(self, images: Tensor, batch_size: int = 8) -> _Measured:
+        """All levels, in the precision of the training."""
+        model, levels = self.model, len(self.model.config.codebooks)
+        bits = [0.0] * levels
+        psnrs, seen = [], []
 
         def measure(stage: Stage, lengths: Tensor, symbols: Tensor) -> None:
             bits[stage.level] += float(lengths.gather(-1, symbols[..., None]).sum())
 
         for batch in torch.split(images, batch_size):
-            for level, x_hat in enumerate(self._levels_of(batch, measure, seen)):
-                shown = x_hat.add(0.5).mul(255).round().clamp(0, 255)
-                mse = (shown - batch.float()).square().mean((1, 2, 3))
-                psnrs[level].append(10 * torch.log10(255**2 / mse.clamp_min(1e-3)))
-        result = {}
-        for level, book in enumerate(config.codebooks):
-            result[f"bpp{level + 1}"] = float(bits[: level + 1].sum()) / (images.numel() / SAMPLES)
-            result[f"psnr_db{level + 1}"] = float(torch.cat(psnrs[level]).mean())
-            result[f"used{level + 1}"] = usage(torch.cat(seen[level]), book.size).used
-        return result
-
-    def _levels_of(
-        self, images: Tensor, measure: Callable[[Stage, Tensor, Tensor], None], seen: list[list[Tensor]]
-    ) -> list[Tensor]:
-        """Pixels -0.5..0.5 after every level, in the precision of the training; indices are added to `seen`."""
-        model, levels = self.model, len(self.model.config.codebooks)
-        x = (images.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
-        height, width = x.shape[2:]
-        present = torch.ones(levels, len(x), dtype=torch.bool, device=x.device)
-        steps = walk(FloatPrior(model.prior), len(x), height, width, levels, x.device)
-        chooser = Chooser(steps, lambda lengths: lengths, measure, price(model.config.weight))
-        with products(x.device, self.train_config.precision):
-            indices = [each.index for each in tell(model.autoencoder, x, present, chooser)[0]]
-            for own, index in zip(seen, indices, strict=True):
-                own.append(index.flatten())
-            return [draw(model.autoencoder, indices[:count], height, width) for count in range(1, levels + 1)]
+            x = (batch.float() / 255 - 0.5).contiguous(memory_format=torch.channels_last)
+            height, width = x.shape[2:]
+            present = torch.ones(levels, len(x), dtype=torch.bool, device=x.device)
+            with products(x.device, self.train_config.precision):
+                steps = walk(FloatPrior(model.prior), len(x), height, width, levels, x.device)
+                chooser = Chooser(steps, lambda lengths: lengths, measure, price(model.config.weight))
+                indices = [each.index for each in tell(model.autoencoder, x, present, chooser)[0]]
+                shown = [draw(model.autoencoder, indices[:count], height, width) for count in range(1, levels + 1)]
+            levels_255 = torch.stack(shown).add(0.5).mul(255).round().clamp(0, 255)
+            mse = (levels_255 - batch.float()).square().mean((2, 3, 4))
+            psnrs.append(10 * torch.log10(255**2 / mse.clamp_min(1e-3)))
+            seen.append([index.flatten() for index in indices])
+        return _Measured(bits, torch.cat(psnrs, 1), [torch.cat(each) for each in zip(*seen, strict=True)])
 
 
-def _commitment(told: Told, stride: int) -> Tensor:
-    """Squared distance of what a level was to tell and what it told, as a mean squared error of pixels 0..255: [B]."""
-    error = (told.z - (told.mean + told.q).detach()).square().sum((1, 2, 3))
-    return error * (255 / SIGNAL) ** 2 / (SAMPLES * stride**2 * told.index[0].numel())
+@dataclass(frozen=True)
+class _Measured:
+    """bits: of each level, all images together; psnr_db [levels, N]; indices: of each level, int64 [n]."""
+
+    bits: list[float]
+    psnr_db: Tensor
+    indices: list[Tensor]
 
 
 def _summed(values: Tensor) -> Tensor:
@@ -200,7 +213,7 @@ class _Averages(nn.Module):
 
     def sums(self, told: Told, present: Tensor, codebook: Tensor) -> Tensor:
         """Counts, sums and squared distances of a batch, one after the other; present: which images count, bool [B]."""
-        vectors = (told.z - told.mean)[present].flatten(2).transpose(1, 2).flatten(0, 1).float()
+        vectors = told.residual[present].flatten(2).transpose(1, 2).flatten(0, 1).float()
         rows = told.index[present].flatten()
         count = torch.bincount(rows, minlength=len(codebook)).to(vectors.dtype)
         total = torch.zeros_like(codebook).index_add_(0, rows, vectors)
@@ -216,6 +229,10 @@ class _Averages(nn.Module):
         self.error.lerp_(error, 1 - _DECAY)
         used = self.count > 1e-4  # else a quotient of remainders
         codebook[used] = self.total[used] / self.count[used, None]
+
+    def mean_error(self) -> float:
+        """Squared distance of a coefficient, over the codes as they are used."""
+        return float(self.error.mean() / self.count.sum().clamp_min(1e-9))
 
     def split(self, codebook: Tensor, below: float, seed: int) -> tuple[Tensor, Tensor]:
         """Turn codes used less than `below` of the mean into halves of the most used ones (but the very first, which

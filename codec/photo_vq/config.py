@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -9,6 +10,9 @@ from ..photo.config import SAMPLES
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Row and column, modulo 2, of the indices of every stage of a level."""
+
+MOST_OF_A_STRIDE = 4
+"""Features of the exact prior grow by two clamped terms with each: 2n - 1 stay below its layers' INPUT_BOUND."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +55,24 @@ class PhotoVQConfig:
         Codebook(16, 512, 32, 2),
         Codebook(16, 512, 32),
         Codebook(8, 256, 24),
+        Codebook(8, 256, 24),
     )
     width: int = 128
-    analysis_blocks: int = 2
+    analysis_blocks: int = 1
     synthesis_blocks: int = 4
     fine_width: int = 48
     fine_blocks: int = 2
-    prior_width: int = 64
+    prior_width: int = 48
     prior_embed: int = 16
-    prior_hidden: int = 80
+    prior_hidden: int = 64
     weight: float = 0.0012
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
         if not self.codebooks or any(a.stride not in (b.stride, 2 * b.stride) for a, b in pairwise(self.codebooks)):
             raise ValueError("codebooks: each stride must be that of the one before, or half of it")
+        if max(Counter(book.stride for book in self.codebooks).values()) > MOST_OF_A_STRIDE:
+            raise ValueError(f"codebooks: at most {MOST_OF_A_STRIDE} may share a stride")
         if self.stride < 4 or self.stride & (self.stride - 1):
             raise ValueError(f"the last stride must be a power of two from 4, found {self.stride}")
         if min(self.width, self.fine_width, self.prior_width, self.prior_embed, self.prior_hidden) < 1:

@@ -20,14 +20,14 @@ def price(weight: float) -> float:
     return SAMPLES * SIGNAL**2 / (255**2 * weight)
 
 
-def cheapest(vectors: Tensor, codebook: Tensor, bits: Tensor, rd_price: float) -> Tensor:
-    """Index of the code vector of least squared distance + rd_price * bits (Chou, Lookabaugh and Gray 1989, eq. 4).
+def costs(vectors: Tensor, codebook: Tensor, bits: Tensor, rd_price: float) -> Tensor:
+    """Squared distance + rd_price * bits of every code (Chou, Lookabaugh and Gray 1989, eq. 4), up to a constant.
 
-    vectors [B, n, D], codebook [K, D], bits [B, n, K] -> int64 [B, n]."""
+    vectors [B, n, D], codebook [K, D], bits [B, n, K] -> [B, n, K]."""
     own = codebook.square().sum(1)
     with full_precision(vectors):
         distance = torch.addmm(own, vectors.flatten(0, 1), codebook.T, alpha=-2).view(bits.shape)
-    return distance.add_(bits, alpha=rd_price).argmin(-1)
+    return distance.add_(bits, alpha=rd_price)
 
 
 def code_vectors(codebook: Tensor, index: Tensor) -> Tensor:
@@ -50,43 +50,39 @@ class Chooser:
         self._walk, self._lengths, self._emit, self._price = walk, lengths, emit, rd_price
         self._next: tuple[Stage, Tensor] | None = next(walk)
 
-    @torch.no_grad()
-    def _cheapest(self, residual: Tensor, table: Tensor, codebook: Tensor) -> Tensor:
-        vectors = residual.flatten(2).transpose(1, 2).float()
-        return cheapest(vectors, codebook, self._lengths(table), self._price)
-
-    def pick(self, level: int, residual: Tensor, codebook: Tensor) -> Tensor:
-        """Indices int64 [B, h, w] of a level, for its residual [B, D, h, w]."""
+    def pick(self, level: int, residual: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices int64 [B, h, w] of a level, for its residual [B, D, h, w], and their vectors [B, D, h, w]."""
         index = torch.zeros(residual[:, 0].shape, dtype=torch.int64, device=residual.device)
         while self._next is not None and self._next[0].level == level:
             stage, table = self._next
-            symbols = self._cheapest(at_phase(residual, stage.phase), table, codebook)
+            vectors = at_phase(residual, stage.phase).flatten(2).transpose(1, 2).float()
+            symbols = self._symbols(stage, vectors, self._lengths(table).detach(), codebook)
             at_phase(index, stage.phase).copy_(symbols.view_as(at_phase(index, stage.phase)))
             self._emit(stage, table, symbols)
             try:
                 self._next = self._walk.send(symbols)
             except StopIteration:
                 self._next = None
-        return index
+        return index, code_vectors(codebook, index)
+
+    def _symbols(self, stage: Stage, vectors: Tensor, bits: Tensor, codebook: Tensor) -> Tensor:
+        """The cheapest codes int64 [B, n] for vectors [B, n, D], given bits [B, n, K]."""
+        return costs(vectors, codebook, bits, self._price).argmin(-1)
 
 
 @dataclass(frozen=True)
 class Told:
-    """A level as the encoder told it. index int64 [B, h, w]; z: what it was to tell; mean: what was predicted of it;
-    q: the code vectors, all [B, D, h, w]."""
+    """A level as the encoder told it. index int64 [B, h, w]; residual [B, D, h, w]: what was to be told."""
 
     index: Tensor
-    z: Tensor
-    mean: Tensor
-    q: Tensor
+    residual: Tensor
 
 
 def tell(model: Autoencoder, x: Tensor, present: Tensor, chooser: Chooser) -> tuple[list[Told], Drawn]:
     """Walk over the levels, choosing indices.
 
     x: pixels -0.5..0.5, [B, 3, H, W], sides multiples of the model's; present: bool [levels, B], which levels an image
-    has (all levels that any has are walked). The choice has no gradient: what comes after takes code vectors to move as
-    the coefficients do (straight-through, van den Oord et al. 2017)."""
+    has (all levels that any has are walked)."""
     coefficients, features = model.analysis.up(x)
     walk = model.synthesis.walk(len(x), x.shape[2], x.shape[3], present)
     levels: list[Told] = []
@@ -97,11 +93,10 @@ def tell(model: Autoencoder, x: Tensor, present: Tensor, chooser: Chooser) -> tu
                 step = walk.send(None)
                 continue
             z = model.analysis.target(step, coefficients, features)
-            codebook = model.codebooks[step.level]
-            index = chooser.pick(step.level, (z - step.mean).detach(), codebook)
-            q = code_vectors(codebook, index)
-            levels.append(Told(index, z, step.mean, q))
-            step = walk.send(q + (z - z.detach()))
+            residual = z - step.mean
+            index, q = chooser.pick(step.level, residual, model.codebooks[step.level])
+            levels.append(Told(index, residual.detach()))
+            step = walk.send(q)
     except StopIteration as stop:
         return levels, stop.value
 

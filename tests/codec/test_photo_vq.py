@@ -24,7 +24,7 @@ from vqcodec.codec.photo_vq.config import PHASES, Codebook, PhotoVQConfig
 from vqcodec.codec.photo_vq.exact import ExactPrior, code_lengths
 from vqcodec.codec.photo_vq.model import PhotoVQModel
 from vqcodec.codec.photo_vq.prior import FloatPrior, at_phase, walk
-from vqcodec.codec.photo_vq.quantiser import Chooser, cheapest, draw, price, tell
+from vqcodec.codec.photo_vq.quantiser import Chooser, costs, draw, price, tell
 
 CPU = torch.device("cpu")
 SMALL = PhotoVQConfig(
@@ -76,6 +76,7 @@ def pixels(photo: NDArray[np.uint8], batch: int = 2, side: int = 64) -> Tensor:
         {"codebooks": ()}, {"codebooks": (Codebook(16, 4, 4), Codebook(4, 4, 4))},
         {"codebooks": (Codebook(8, 4, 4), Codebook(16, 4, 4))}, {"codebooks": (Codebook(2, 4, 4),)},
         {"codebooks": (Codebook(12, 4, 4),)}, {"width": 0}, {"fine_blocks": -1}, {"weight": 0.0},
+        {"codebooks": (Codebook(8, 4, 4),) * 5},
     ],
 )  # fmt: skip
 def test_impossible_configurations_are_refused(values: dict) -> None:
@@ -237,9 +238,10 @@ def test_the_nearest_code_is_chosen_where_bits_are_free_and_a_short_one_where_th
     vectors, codebook = torch.randn(3, 50, 4), torch.randn(10, 4)
     bits = torch.rand(3, 50, 10) * 8
     nearest = torch.cdist(vectors, codebook.expand(3, -1, -1)).argmin(-1)
-    assert torch.equal(cheapest(vectors, codebook, bits, 0.0), nearest)
-    assert torch.equal(cheapest(vectors, codebook, bits, 1e9), bits.argmin(-1))
-    spent = [float(bits.gather(-1, cheapest(vectors, codebook, bits, p)[..., None]).sum()) for p in (0.0, 0.3, 3.0)]
+    chosen = {rd_price: costs(vectors, codebook, bits, rd_price).argmin(-1) for rd_price in (0.0, 0.3, 3.0, 1e9)}
+    assert torch.equal(chosen[0.0], nearest)
+    assert torch.equal(chosen[1e9], bits.argmin(-1))
+    spent = [float(bits.gather(-1, symbols[..., None]).sum()) for symbols in chosen.values()]
     assert spent[0] > spent[1] > spent[2]
 
 

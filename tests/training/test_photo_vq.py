@@ -19,11 +19,14 @@ from vqcodec.codec import models, weights_file
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.photo_vq.codec import PhotoVQCodec
 from vqcodec.codec.photo_vq.config import Codebook, PhotoVQConfig
+from vqcodec.codec.photo_vq.prior import Stage, Walk
+from vqcodec.codec.photo_vq.quantiser import Told
 from vqcodec.training.config import PhotoVQRecipe, PhotoVQTrain, read_recipe
 from vqcodec.training.export import export
 from vqcodec.training.loop import build_task, load_task, train
 from vqcodec.training.photo_vq import PhotoVQTask, _Averages
 from vqcodec.training.photos import Photos
+from vqcodec.training.soft import SoftChooser
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"
 MODEL = PhotoVQConfig(
@@ -110,19 +113,37 @@ def test_loss_has_gradients_of_all_that_is_trained(photos: Photos) -> None:
         if each.requires_grad and (each.grad is None or not each.grad.any())
     ]
     assert still == ["model.autoencoder.synthesis.absent.0"]  # the first level is never absent
-    assert set(metrics) == {"rmse", "commitment", "bpp1", "bpp2"}
+    assert set(metrics) == {"rmse", "bpp1", "bpp2"}
+
+
+def two_codes(bits: float) -> Walk:
+    """A walk over the four indices of one level; the second of its two codes takes so many bits more."""
+    for phase in range(4):
+        yield Stage(0, phase), torch.tensor([[[0.0, bits]]])
+    return []
+
+
+@pytest.mark.parametrize("v", [-0.7, -0.05, 0.4])
+def test_chosen_vectors_move_as_a_soft_choice_does(v: float) -> None:
+    temperature, bits, rd_price = 2.0, 0.3, 1.0
+    chooser = SoftChooser(two_codes(bits), lambda *_: None, rd_price, [temperature])
+    residual = torch.full((1, 1, 2, 2), v, requires_grad=True)
+    index, q = chooser.pick(0, residual, torch.tensor([[1.0], [-1.0]]))
+    # squared distances are (v - 1)^2 and (v + 1)^2
+    chosen = 1 if 4 * v + rd_price * bits < 0 else 0
+    assert index.tolist() == [[[chosen] * 2] * 2]
+    assert q.detach().tolist() == [[[[1.0 - 2 * chosen] * 2] * 2]]
+    share = 1 / (1 + np.exp(4 * v / temperature + bits * np.log(2)))  # of the second code
+    assert float(chooser.expected[0].detach()) == pytest.approx(4 * share * bits, rel=1e-5)
+    q.sum().backward()
+    assert residual.grad is not None
+    assert residual.grad.flatten().tolist() == pytest.approx([8 / temperature * share * (1 - share)] * 4, rel=1e-5)
 
 
 def averages(vectors: Tensor, index: Tensor, codebook: Tensor, steps: int) -> _Averages:
-    from vqcodec.codec.photo_vq.quantiser import Told
-
-    found = _Averages(*codebook.shape)
-    q = codebook[index].permute(0, 3, 1, 2)
+    found, every = _Averages(*codebook.shape), torch.ones(1, dtype=torch.bool)
     for _ in range(steps):
-        found.update(
-            found.sums(Told(index, vectors, torch.zeros_like(vectors), q), torch.ones(1, dtype=torch.bool), codebook),
-            codebook,
-        )
+        found.update(found.sums(Told(index, vectors), every, codebook), codebook)
     return found
 
 
