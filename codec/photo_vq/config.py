@@ -65,7 +65,7 @@ class PhotoVQConfig:
     prior_width: int = 48
     prior_embed: int = 16
     prior_hidden: int = 64
-    weight: float = 0.0012
+    weight: float = 0.0015
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
