@@ -215,9 +215,10 @@ class _Run:
         self.optimiser.load_state_dict(state["optimiser"])
         if not resume:
             return
-        if len(state["rng"]) != self.group.size:
-            raise ConfigError(f"{path} was written by {len(state['rng'])} processes, found {self.group.size}")
-        torch.set_rng_state(state["rng"][self.group.rank])
+        random = state["rng"] if isinstance(state["rng"], list) else [state["rng"]]  # as earlier versions wrote it
+        if len(random) != self.group.size:
+            raise ConfigError(f"{path} was written by {len(random)} processes, found {self.group.size}")
+        torch.set_rng_state(random[self.group.rank])
         if state["cuda_rng"] and self.device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda_rng"][self.group.rank], self.device)
 

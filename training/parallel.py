@@ -64,6 +64,12 @@ class Group:
 ALONE = Group()
 
 
+def leave() -> None:
+    """End the group, if there is one: processes that just exit may abort in its threads."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def join(device: str) -> tuple[Group, str]:
     """The group that torchrun started this process in (else of it alone), and the device that is its own."""
     size = int(os.environ.get("WORLD_SIZE", "1"))

@@ -18,6 +18,7 @@ from .config import PhotoRecipe, PhotoVQRecipe, Recipe, read_recipe
 from .datasets import Dataset, load
 from .export import export
 from .loop import CHECKPOINT, Progress, train
+from .parallel import leave
 from .photos import Photos, load_photos
 
 _VALIDATION_IMAGES = 2000
@@ -48,7 +49,8 @@ def run(
     rank = int(os.environ.get("RANK", "0"))  # of several processes the first one speaks and exports
     with Bar(
         TextColumn(recipe.name), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-        TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr), disable=bool(rank) or not sys.stderr.isatty(),
+        TextColumn("{task.fields[shown]}"), console=Console(file=sys.stderr),
+        disable=bool(rank) or not sys.stderr.isatty(),
     ) as bar:  # fmt: skip
         task_bar = bar.add_task(recipe.name, total=None, shown="")
 
@@ -69,6 +71,7 @@ def run(
             validation=validation,
             report=report,
         )
+    leave()
     if task is None or rank:
         return None
     steps = recipe.train.epochs * max(1, len(images) // recipe.train.batch_size)

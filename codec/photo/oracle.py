@@ -39,4 +39,5 @@ def _clamped(x: Int64Array) -> Int64Array:
 def _at(prior: ExactPrior, tables: str, number: int, quality: int) -> Int64Array:
     """A vector of a level at a quality, int64 [1, C, 1, 1]."""
     table: Int64Array = stored(getattr(prior, tables)[number].table)
-    return table[quality - 1].reshape(1, -1, 1, 1)
+    row: Int64Array = table[quality - 1].reshape(1, -1, 1, 1)
+    return row

