@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .archive_names import Names, Run
 from .archive_numbers import Numbers, Places
 from .errors import Corrupt, TooLarge, UnsupportedVersion
+from .numbers import leb128
 
 FILES, BITS_BACK = 1, 2
 KINDS = (FILES, BITS_BACK)
@@ -56,7 +57,7 @@ def write_index(blocks: Sequence[BlockInfo], names: Names) -> bytes:
     body = b"".join([*_block_fields(blocks), *_number_fields(blocks), *_name_fields(names)])
     if len(body) > MAX_INDEX:
         raise TooLarge(f"archive index: expected at most {MAX_INDEX} bytes, found {len(body)}")
-    size = _varint(len(body))
+    size = leb128(len(body))
     compressed = [bytes([_DEFLATE]) + size + _deflate(body), bytes([_LZMA]) + size + _to_lzma(body)]
     allowed = [form for form in compressed if len(body) <= _most_expanded(form)]
     return min([bytes([_RAW]) + body, *allowed], key=len)
@@ -79,37 +80,28 @@ def read_index(stored: bytes, begin: int, end: int, max_images: int, max_index: 
 
 def _block_fields(blocks: Sequence[BlockInfo]) -> Iterator[bytes]:
     table = {pair: at for at, pair in enumerate(dict.fromkeys((block.kind, block.extra) for block in blocks))}
-    yield _varint(len(blocks)) + _varint(len(table))
+    yield leb128(len(blocks)) + leb128(len(table))
     for kind, extra in table:
-        yield bytes([kind]) + _varint(len(extra)) + extra
+        yield bytes([kind]) + leb128(len(extra)) + extra
     for block in blocks:
-        yield _varint(table[block.kind, block.extra]) + _varint(block.size) + block.crc.to_bytes(_CRC_BYTES, "little")
+        yield leb128(table[block.kind, block.extra]) + leb128(block.size) + block.crc.to_bytes(_CRC_BYTES, "little")
 
 
 def _number_fields(blocks: Sequence[BlockInfo]) -> Iterator[bytes]:
     after = 0  # the number after the last of the run before, in whichever block
     for block in blocks:
-        yield _varint(len(block.numbers.firsts))
+        yield leb128(len(block.numbers.firsts))
         for first, length in block.numbers.runs():
             step = first - after
-            yield _varint(2 * step if step >= 0 else -2 * step - 1) + _varint(length - 1)
+            yield leb128(2 * step if step >= 0 else -2 * step - 1) + leb128(length - 1)
             after = first + length
 
 
 def _name_fields(names: Names) -> Iterator[bytes]:
     runs = list(names.runs())
-    yield _varint(len(runs))
-    yield from (_varint(run.length - 1) for run in runs)
+    yield leb128(len(runs))
+    yield from (leb128(run.length - 1) for run in runs)
     yield from (run.first.encode() + b"\0" for run in runs)
-
-
-def _varint(value: int) -> bytes:
-    """LEB128: 7 bits a byte, lowest first, the top bit set in all but the last. 0 <= value < 2^63."""
-    result = bytearray()
-    while value > 0x7F:
-        result.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*result, value])
 
 
 def _most_expanded(stored: bytes) -> int:

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from .cdf import Int64Array, cdf_from_frequencies, quantise_weights
 from .coder import SEGMENT, StreamDecoder, StreamEncoder, segment_symbols
 from .errors import Corrupt, Truncated
+from .numbers import leb128, read_leb128
 
 ESCAPE_LIMIT = 2**15 - 1
 """Largest distance of a latent from 0."""
 _WEIGHT_BITS = 40
-_NUMBER_BYTES = 5
 
 
 @dataclass(frozen=True)
@@ -174,29 +174,6 @@ class LatentReader:
             raise Corrupt("payload: low bits are missing")
         values: Int64Array = (found.reshape(count, bits) << np.arange(bits)).sum(1)
         return values
-
-
-def leb128(value: int) -> bytes:
-    """7 bits a byte, lowest first, the top bit set in all but the last. value >= 0."""
-    found = bytearray()
-    while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def read_leb128(data: bytes, place: int) -> tuple[int, int]:
-    """A number below 2^35 and the place after it. Raises Truncated, and Corrupt for a longer one."""
-    value = 0
-    for number in range(_NUMBER_BYTES):
-        if place >= len(data):
-            raise Truncated(f"payload: expected a number at offset {place}, found its end")
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << (7 * number)
-        if byte < 0x80:
-            return value, place
-    raise Corrupt(f"payload: a number before offset {place} is too long")
 
 
 def _sized(data: bytes) -> bytes:

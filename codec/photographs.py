@@ -17,7 +17,7 @@ from PIL import Image
 from ..bitstream import container
 from ..bitstream.container import ModelHeader
 from ..bitstream.errors import Corrupt, TooLarge, Truncated, UnsupportedImage
-from ..bitstream.latents import leb128, read_leb128
+from ..bitstream.numbers import leb128, read_leb128
 from . import plain
 from .family import METADATA, PhotoCodec
 from .images import psnr_db

@@ -16,6 +16,7 @@ from PIL import Image
 from ...bitstream.archive import BITS_BACK, FILES, Block
 from ...bitstream.container import KIND_PLAIN, MAGIC, MAX_PIXELS, MODES, VERSION
 from ...bitstream.errors import BitstreamError, Corrupt, ModelMismatch, Truncated, UnsupportedImage, VqcodecError
+from ...bitstream.numbers import leb128, read_leb128
 from .. import api, plain
 from ..files import image_of
 from ..images import from_grey_plane
@@ -47,7 +48,7 @@ class Form(NamedTuple):
 
 def join_files(forms: Iterable[Form]) -> bytes:
     """Payload of a FILES block."""
-    return b"".join(_varint(len(form.data)) + bytes([form.tag]) + form.data for form in forms)
+    return b"".join(leb128(len(form.data)) + bytes([form.tag]) + form.data for form in forms)
 
 
 def split_files(payload: bytes, count: int) -> list[Form]:
@@ -56,7 +57,7 @@ def split_files(payload: bytes, count: int) -> list[Form]:
         raise Corrupt(f"block of files: expected at most {MAX_FILES} images, found {count}")
     forms, at = [], 0
     for _ in range(count):
-        length, at = _read_varint(payload, at)
+        length, at = read_leb128(payload, at, "block", _VARINT_BYTES)
         end = at + 1 + length
         if end > len(payload):
             raise Truncated(f"file at offset {at} of the block: expected {length + 1} bytes, found {len(payload) - at}")
@@ -244,24 +245,3 @@ OpenBlock = OpenFiles | OpenPixels
 def open_block(block: Block, options: Options) -> OpenBlock:
     """The images of a block, by position. Raises Corrupt, Truncated, or ModelMismatch."""
     return OpenFiles(block, options) if block.kind == FILES else OpenPixels(block, options)
-
-
-def _varint(value: int) -> bytes:
-    """LEB128."""
-    found = bytearray()
-    while value > 0x7F:
-        found.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*found, value])
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Value and the offset behind it. Raises Truncated or Corrupt."""
-    value = 0
-    for place in range(_VARINT_BYTES):
-        if at + place >= len(data):
-            raise Truncated(f"length at offset {at} of the block: it ends there")
-        value |= (data[at + place] & 0x7F) << 7 * place
-        if data[at + place] < 0x80:
-            return value, at + place + 1
-    raise Corrupt(f"length at offset {at} of the block: more than {_VARINT_BYTES} bytes")

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...bitstream.cdf import check_cdf
 from ...bitstream.errors import Corrupt, UnsupportedImage
-from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, leb128, read_leb128, scale_tables
+from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, scale_tables
+from ...bitstream.numbers import leb128, read_leb128
 from ..family import QUALITIES, CodedPhoto
 from . import tiles
 from .exact import CLASSES, FRAC_BITS, SCALES, ExactPrior, scale_index

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...bitstream.coder import StreamDecoder, StreamEncoder
 from ...bitstream.errors import Corrupt, Truncated
-from ...bitstream.latents import leb128, read_leb128
+from ...bitstream.numbers import leb128, read_leb128
 from ..exact.softmax import cdf_from_frequencies
 from ..family import CodedPhoto
 from ..photo import tiles

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vqcodec.bitstream import latents
+from vqcodec.bitstream import latents, numbers
 from vqcodec.bitstream.cdf import TOTAL
 from vqcodec.bitstream.errors import BitstreamError, Corrupt, Truncated
 from vqcodec.bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, ScaleClass, scale_tables
@@ -123,17 +123,17 @@ def test_left_over_bytes_are_an_error() -> None:
 
 def test_too_many_segments_are_refused_before_anything_is_allocated() -> None:
     with pytest.raises(Corrupt, match="segments"):
-        reader(latents.leb128(2**30) + written([])[1:], 100)
+        reader(numbers.leb128(2**30) + written([])[1:], 100)
 
 
 @given(st.integers(0, 2**35 - 1))
 def test_numbers_come_back(value: int) -> None:
-    data = latents.leb128(value)
-    assert latents.read_leb128(b"x" + data + b"y", 1) == (value, 1 + len(data))
+    data = numbers.leb128(value)
+    assert numbers.read_leb128(b"x" + data + b"y", 1) == (value, 1 + len(data))
 
 
 def test_bad_numbers() -> None:
     with pytest.raises(Truncated):
-        latents.read_leb128(b"\x80", 0)
+        numbers.read_leb128(b"\x80", 0)
     with pytest.raises(Corrupt):
-        latents.read_leb128(b"\x80" * 6, 0)
+        numbers.read_leb128(b"\x80" * 6, 0)
