@@ -193,6 +193,7 @@ def test_processes_that_train_together_hold_the_same_weights(tmp_path: Path) -> 
         "import test_photo_vq as tests\n"
         "torch.set_num_threads(1)\n"
         "tests.training_of_two(Path(sys.argv[1]))\n"
+        "distributed.destroy_process_group()\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     links = str(Path(__file__).parents[2] / ".links")
