@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...bitstream.cdf import check_cdf
 from ...bitstream.errors import Corrupt, UnsupportedImage
@@ -16,54 +16,28 @@ from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, scale
 from ...bitstream.numbers import leb128, read_leb128
 from ..family import QUALITIES, CodedPhoto
 from . import tiles
+from .base import PhotoCodecBase, Pixels, padded, padded_size
 from .exact import CLASSES, FRAC_BITS, SCALES, ExactPrior, scale_index
 from .model import LatentStep, PhotoModel
 
-Pixels = NDArray[np.uint8]
 
+class PhotoCodec(PhotoCodecBase):
+    """A photograph model that is ready to code, at any quality 1..100."""
 
-class PhotoCodec(nn.Module):
-    """A photograph model that is ready to code: its prior in integers, the rest in float32 (float16 when stored)."""
-
-    photographs = True
     qualities = QUALITIES
-    archives = False
-
-    psnr_floor: Tensor
 
     def __init__(self, model: PhotoModel, psnr_floor: Sequence[float] = (0.0,) * QUALITIES) -> None:
         """Convert a trained model, or a new one to load stored weights into.
 
         psnr_floor: for every quality, the PSNR in dB below which an image counts as unknown to the model."""
-        super().__init__()
+        super().__init__(psnr_floor)
         self.config = model.config
         self.prior = ExactPrior(model.prior)
         self.analysis = model.analysis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.synthesis = model.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for number, table in enumerate(scale_tables(SCALES, CLASSES)):
             self.register_buffer(f"tables{number}", torch.from_numpy(table))
-        self.register_buffer("psnr_floor", torch.tensor(psnr_floor, dtype=torch.float64))
-        self.register_load_state_dict_post_hook(_in_float32)  # type: ignore[no-untyped-call]
         self.eval().requires_grad_(False)
-
-    @property
-    def takes(self) -> str:
-        """The images it takes, in words."""
-        return "colour and grey images of 8 bits, of any size"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.psnr_floor.device
-
-    def floor(self, setting: int) -> float:
-        """PSNR in dB below which an image is unlike anything the model was made for."""
-        return float(self.psnr_floor[setting - 1])
-
-    def stored(self) -> dict[str, Tensor]:
-        """The state as a weights file holds it: floats as float16."""
-        state = self.state_dict()
-        return {name: each.half() if each.dtype == torch.float32 else each for name, each in state.items()}
 
     def check(self) -> None:
         """Raises ValueError unless the tables are valid."""
@@ -106,12 +80,11 @@ class PhotoCodec(nn.Module):
 
     def _encode(self, pixels: Pixels, quality: int, render: bool) -> tuple[bytes, Pixels]:
         height, width = pixels.shape[:2]
-        padded = self._padded(pixels)
-        x = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float().div_(255).sub_(0.5)
+        x = self.pixels_in(padded(pixels, self.config.multiple))
         at = torch.tensor([float(quality)], device=self.device)
-        coefficients, features = self.analysis.up(x.contiguous(memory_format=torch.channels_last), at)
+        coefficients, features = self.analysis.up(x, at)
         writer, latents = LatentWriter(CLASSES, self._tables()), []
-        walk = self.prior.walk(1, padded.shape[0], padded.shape[1], self._exact(quality))
+        walk = self.prior.walk(1, x.shape[2], x.shape[3], self._exact(quality))
         try:
             step = next(walk)
             while True:
@@ -123,11 +96,10 @@ class PhotoCodec(nn.Module):
                 step = walk.send(k)
         except StopIteration as stop:
             last = stop.value
-        return writer.finish(), self._render(latents, last, at, height, width) if render else padded[:0]
+        return writer.finish(), self._render(latents, last, at, height, width) if render else pixels[:0]
 
     def _decode(self, payload: bytes, quality: int, height: int, width: int) -> Pixels:
-        multiple = self.config.multiple
-        rows, columns = (-(-size // multiple) * multiple for size in (height, width))
+        rows, columns = padded_size(height, width, self.config.multiple)
         most = sum(level.latents * (rows // level.stride) * (columns // level.stride) for level in self.config.levels)
         reader, latents = LatentReader(CLASSES, self._tables(), payload, most), []
         walk = self.prior.walk(1, rows, columns, self._exact(quality))
@@ -166,22 +138,7 @@ class PhotoCodec(nn.Module):
         z = torch.cat([each for each in latents if each is not None], 1)
         z = z.contiguous(memory_format=torch.channels_last)
         x: Tensor = self.synthesis(z, features.mul(2.0**-FRAC_BITS).float(), quality)
-        levels = x[0, :, :height, :width].add(0.5).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
-        return levels.permute(1, 2, 0).contiguous().cpu().numpy()
-
-    def _padded(self, pixels: Pixels) -> Pixels:
-        """With the last row and column repeated, to multiples of the coarsest stride."""
-        height, width = pixels.shape[:2]
-        multiple = self.config.multiple
-        return np.pad(pixels, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="edge")
+        return self.pixels_out(x[:, :, :height, :width])
 
     def _tables(self) -> list[NDArray[np.int32]]:
         return [getattr(self, f"tables{number}").cpu().numpy() for number in range(len(CLASSES))]
-
-
-def _in_float32(codec: nn.Module, _: object) -> None:
-    """Stored as float16, computed in float32."""
-    assert isinstance(codec, PhotoCodec)
-    for part in (codec.analysis, codec.synthesis):
-        part.float().to(memory_format=torch.channels_last)
-        part.requires_grad_(False)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...bitstream.coder import StreamDecoder, StreamEncoder
 from ...bitstream.errors import Corrupt, Truncated
@@ -16,61 +14,33 @@ from ...bitstream.numbers import leb128, read_leb128
 from ..exact.softmax import cdf_from_frequencies
 from ..family import CodedPhoto
 from ..photo import tiles
+from ..photo.base import PhotoCodecBase, Pixels, padded, padded_size
 from .exact import ExactPrior, code_lengths
 from .model import PhotoVQModel
 from .prior import Stage, walk
 from .quantiser import Chooser, draw, price, tell
 
-Pixels = NDArray[np.uint8]
 
-
-class PhotoVQCodec(nn.Module):
+class PhotoVQCodec(PhotoCodecBase):
     """A VQ-VAE of photographs that is ready to code: its prior in integers, the rest in float32 (float16 when stored).
 
     A payload has a stream for every level, coarse to fine, and in a level for every tile, each with its length in front
     as LEB128. So the start of a payload shows what the levels that are whole say."""
 
-    photographs = True
-    archives = False
-
-    psnr_floor: Tensor
-
     def __init__(self, model: PhotoVQModel, psnr_floor: Sequence[float] = ()) -> None:
         """Convert a trained model, or a new one to load stored weights into.
 
         psnr_floor: for every number of levels, the PSNR in dB below which an image counts as unknown to the model."""
-        super().__init__()
+        super().__init__(psnr_floor or [0.0] * len(model.config.codebooks))
         self.config = model.config
         self.prior = ExactPrior(model.prior)
         self.model = model.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        floors = psnr_floor or [0.0] * self.qualities
-        self.register_buffer("psnr_floor", torch.tensor(floors, dtype=torch.float64))
-        self.register_load_state_dict_post_hook(_in_float32)  # type: ignore[no-untyped-call]
         self.eval().requires_grad_(False)
 
     @property
     def qualities(self) -> int:
         """How many settings there are: the number of levels."""
         return len(self.config.codebooks)
-
-    @property
-    def takes(self) -> str:
-        """The images it takes, in words."""
-        return "colour and grey images of 8 bits, of any size"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.psnr_floor.device
-
-    def floor(self, setting: int) -> float:
-        """PSNR in dB below which an image is unlike anything the model was made for."""
-        return float(self.psnr_floor[setting - 1])
-
-    def stored(self) -> dict[str, Tensor]:
-        """The state as a weights file holds it: floats as float16."""
-        state = self.state_dict()
-        return {name: each.half() if each.dtype == torch.float32 else each for name, each in state.items()}
 
     def check(self) -> None:
         """Raises ValueError unless the code vectors are numbers."""
@@ -146,22 +116,21 @@ class PhotoVQCodec(nn.Module):
 
     def _encode(self, pixels: Pixels, levels: int) -> tuple[list[bytes], list[Tensor]]:
         """Streams and indices int64 [1, h, w] of every level, of a tile."""
-        padded = self._padded(pixels)
-        x = torch.from_numpy(padded).to(self.device).permute(2, 0, 1)[None].float().div_(255).sub_(0.5)
+        x = self.pixels_in(padded(pixels, self.config.multiple))
         present = (torch.arange(self.qualities, device=self.device) < levels)[:, None]
         coders = [StreamEncoder(book.size) for book in self.config.codebooks[:levels]]
 
         def push(stage: Stage, table: Tensor, symbols: Tensor) -> None:
             coders[stage.level].push(symbols[0].cpu().numpy(), cdf_from_frequencies(table)[0].cpu().numpy())
 
-        steps = walk(self.prior, 1, padded.shape[0], padded.shape[1], levels, self.device)
+        steps = walk(self.prior, 1, x.shape[2], x.shape[3], levels, self.device)
         chooser = Chooser(steps, code_lengths, push, price(self.config.weight))
-        told, _ = tell(self.model, x.contiguous(memory_format=torch.channels_last), present, chooser)
+        told, _ = tell(self.model, x, present, chooser)
         return [coder.finish() for coder in coders], [level.index for level in told]
 
     def _indices(self, streams: list[bytes], height: int, width: int) -> list[Tensor]:
         """Indices int64 [1, h, w] of a tile's levels. Raises Corrupt, Truncated."""
-        size = self._padded_size(height, width)
+        size = padded_size(height, width, self.config.multiple)
         coders = []
         for level, stream in enumerate(streams):
             rows, columns = self.config.grid(level, *size)
@@ -183,23 +152,5 @@ class PhotoVQCodec(nn.Module):
     def _rendered(self, indices: list[list[Tensor]], height: int, width: int) -> Iterator[Pixels]:
         for own, (rows, columns) in zip(indices, tiles.boxes(height, width), strict=True):
             size = rows.stop - rows.start, columns.stop - columns.start
-            x = draw(self.model, own, *self._padded_size(*size))[0, :, : size[0], : size[1]]
-            levels = x.add(0.5).mul_(255).round_().clamp_(0, 255).to(torch.uint8)
-            yield levels.permute(1, 2, 0).contiguous().cpu().numpy()
-
-    def _padded_size(self, height: int, width: int) -> tuple[int, int]:
-        multiple = self.config.multiple
-        return height + -height % multiple, width + -width % multiple
-
-    def _padded(self, pixels: Pixels) -> Pixels:
-        """With the last row and column repeated, to multiples of the model's."""
-        height, width = pixels.shape[:2]
-        rows, columns = self._padded_size(height, width)
-        return np.pad(pixels, ((0, rows - height), (0, columns - width), (0, 0)), mode="edge")
-
-
-def _in_float32(codec: nn.Module, _: object) -> None:
-    """Stored as float16, computed in float32."""
-    assert isinstance(codec, PhotoVQCodec)
-    codec.model.float().to(memory_format=torch.channels_last)
-    codec.requires_grad_(False)
+            x = draw(self.model, own, *padded_size(*size, self.config.multiple))
+            yield self.pixels_out(x[:, :, : size[0], : size[1]])

@@ -24,7 +24,7 @@ from ..photo_peers import lossless_photo_peers, photo_peers
 from ..tables import Table, aligned, number
 from .rd import RatePoint
 
-QUALITIES = (10, 20, 30, 40, 55, 70, 85, 100)
+QUALITIES = (1, 10, 25, 40, 55, 70, 85, 100)
 """Of models that have more rates than these."""
 ANCHOR = "JPEG"
 
