@@ -102,6 +102,8 @@ def compress(
     """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
     from .codec import api, files
 
+    if bpp is not None and not 0 < bpp < float("inf"):
+        raise click.UsageError("--bpp has to be a number above 0")
     if bpp is not None and (lossless or quality is not None):
         raise click.UsageError("--bpp stands in place of --quality and --lossless")
     files.read_bytes(source)  # a missing input is the first thing to tell

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,8 @@ def encode_batch(
     (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
     is good enough the image is stored losslessly, and also where that is smaller; `info` tells.
     Photographs (8 bits of grey or colour, of any size, that no model of small images takes) go through a photograph
-    model at quality Q (None: DEFAULT_QUALITY), or at the best one whose file takes at most `bpp` bits per pixel.
+    model at quality Q (None: DEFAULT_QUALITY), or at the best one whose file takes at most `bpp` bits per pixel (the
+    least, if none does; for images that are no photographs bpp is refused).
     metadata: keep a photograph's colour profile and EXIF (not with lossless files).
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
@@ -107,10 +110,7 @@ def encode_with_models(
 
     plain_size: size of the plain file of an image, by its number; by default such a file is made where it is needed.
     Other arguments and errors as for `encode_batch`."""
-    if quality is not None and not 1 <= quality <= 100:
-        raise ValueError(f"quality must be in 1..100, found {quality}")
-    if bpp is not None and (not bpp > 0 or quality is not None or lossless):
-        raise ValueError("bpp must be above 0, and stands in place of quality and lossless")
+    _check_wishes(quality, bpp, lossless)
     if model == "plain":
         return [None] * len(images)
     blobs: list[bytes | None] = [None] * len(images)
@@ -119,12 +119,15 @@ def encode_with_models(
         return len(encode_plain(plain.from_pil(images[number])))
 
     of_photographs = model != "auto" and models.named_takes_photographs(model)
-    chosen = [] if of_photographs else candidates(model, lossless, device, images)
-    planes = {} if of_photographs else planes_of(images, chosen, model)
-    large = _photographs(images, planes, model, of_photographs, lossless)
+    if bpp is not None and not (of_photographs or model == "auto"):
+        raise UnsupportedImage(f"{model} has few rates of its own; sizes can be asked of models for photographs")
+    small = not of_photographs and bpp is None  # whether models of small images are asked
+    chosen = candidates(model, lossless, device, images) if small else []
+    planes = planes_of(images, chosen, model) if small else {}
+    large = _photographs(images, planes, model, not small, lossless)
     wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
     for number in large:
-        chosen_one = models.load(model if of_photographs else next(iter(models.PHOTO.values())), device)
+        chosen_one = models.load(model if of_photographs else models.PHOTOGRAPHS_FIRST, device)
         size = partial(plain_size or size_if_plain, number)
         blobs[number] = _photograph(images[number], chosen_one, wish, size)
         progress(1 if blobs[number] else 0)
@@ -150,15 +153,25 @@ def _photographs(
     images: Sequence[Image.Image], planes: Container[int], model: str, named: bool, lossless: bool
 ) -> list[int]:
     """Numbers of the images that a photograph model is to code. Raises UnsupportedImage if a named one cannot."""
-    if named and lossless:
+    if named and lossless:  # bpp excludes it
         raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
     if lossless or not (named or (model == "auto" and models.for_photographs())):
         return []
     fit = [number for number, image in enumerate(images) if number not in planes and is_photograph(image)]
     if named and len(fit) < len(images):
         other = next(image for number, image in enumerate(images) if number not in fit)
-        raise UnsupportedImage(f"{model} takes colour and grey images of 8 bits, found mode {other.mode}")
+        raise UnsupportedImage(f"photographs are colour and grey images of 8 bits, found mode {other.mode}")
     return fit
+
+
+def _check_wishes(quality: object, bpp: object, lossless: bool) -> None:
+    """Raises ValueError for what cannot be asked for."""
+    if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
+        raise ValueError(f"quality must be a whole number in 1..100, found {quality!r}")
+    if bpp is not None and not (isinstance(bpp, Real) and 0 < bpp < math.inf):
+        raise ValueError(f"bpp must be a number above 0, found {bpp!r}")
+    if bpp is not None and (quality is not None or lossless):
+        raise ValueError("bpp stands in place of quality and lossless")
 
 
 def _photograph(image: Image.Image, model: Model, wish: Wish, size_if_plain: Callable[[], int]) -> bytes | None:

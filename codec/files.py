@@ -142,6 +142,8 @@ def saved(image: Image.Image, target: Path) -> bytes:
     kind, buffer = _format_of(target), io.BytesIO()
     if kind == "WEBP" and image.mode == "I;16":  # Pillow would write eight bits of it
         raise FileError(f"{target}: this format cannot hold mode I;16; use .png")
+    if kind in ("BMP", "PPM") and image.mode == "RGBA":  # Pillow would leave transparency out
+        raise FileError(f"{target}: this format cannot hold mode RGBA; use .png")
     try:
         image.save(buffer, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
     except (OSError, ValueError) as error:

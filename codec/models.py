@@ -33,7 +33,9 @@ ARCHIVE = {7: "archive-mnist", 8: "archive-omniglot28", 9: "archive-mnist-binary
 """Numbers of the models of archives, which code many images at once and none alone."""
 
 PHOTO = {11: "ladder-photo", 12: "vq-photo"}
-"""Numbers of the models of photographs, the one that `auto` takes first."""
+"""Numbers of the models of photographs."""
+PHOTOGRAPHS_FIRST = PHOTO[11]
+"""The one that `auto` takes."""
 
 _FOLDER = Path(__file__).parent / "weights"
 

@@ -50,7 +50,9 @@ def test_more_than_the_model_can_do_is_told(picture: Path, tiny_photo: Path) -> 
     assert "is the least for this image" in told.stderr
 
 
-@pytest.mark.parametrize("wrong", [("--bpp", "1", "--quality", "5"), ("--bpp", "1", "--lossless"), ("--bpp", "0")])
+@pytest.mark.parametrize(
+    "wrong", [("--bpp", "1", "--quality", "5"), ("--bpp", "1", "--lossless"), ("--bpp", "0"), ("--bpp", "nan")]
+)
 def test_wrong_wishes(picture: Path, wrong: tuple[str, ...]) -> None:
     assert "Usage" in refused("compress", "picture.png", *wrong, cwd=picture.parent, code=2)
 

@@ -20,6 +20,7 @@ from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, Uns
 from vqcodec.codec import models
 from vqcodec.codec.config import ConfigError, from_dict
 from vqcodec.codec.exact import backend
+from vqcodec.codec.files import FileError, saved
 from vqcodec.codec.images import psnr_db
 from vqcodec.codec.photo import oracle, tiles
 from vqcodec.codec.photo.codec import PhotoCodec
@@ -194,10 +195,36 @@ def test_a_size_can_be_asked_for(tiny_photo: Path, photo: Pixels, bpp: float) ->
     assert len(better) > most or setting == 100
 
 
-@pytest.mark.parametrize("wrong", [{"bpp": 0.0}, {"bpp": 1.0, "quality": 5}, {"bpp": 1.0, "lossless": True}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bpp": 0.0},
+        {"bpp": float("nan")},
+        {"bpp": float("inf")},
+        {"bpp": "1"},
+        {"bpp": 1.0, "quality": 5},
+        {"bpp": 1.0, "lossless": True},
+        {"quality": 50.5},
+        {"quality": "50"},
+        {"quality": True},
+    ],
+)
 def test_wrong_wishes(tiny_photo: Path, photo: Pixels, wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="bpp"):
+    with pytest.raises(ValueError, match="bpp|quality"):
         vqcodec.encode(photo, str(tiny_photo), **wrong)
+
+
+def test_a_size_can_be_asked_of_photographs_only(photo: Pixels) -> None:
+    with pytest.raises(UnsupportedImage, match="found mode P"):
+        vqcodec.encode(Image.fromarray(photo).convert("P"), bpp=0.5)
+    with pytest.raises(UnsupportedImage, match="few rates"):
+        vqcodec.encode(photo, "vq-mnist", bpp=0.5)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "ppm"])
+def test_formats_without_transparency(photo: Pixels, suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="cannot hold mode RGBA"):
+        saved(with_alpha(photo), tmp_path / f"a.{suffix}")
 
 
 def test_lossless_is_refused_by_name(tiny_photo: Path, photo: Pixels) -> None:
