@@ -168,7 +168,7 @@ def _check_wishes(quality: object, bpp: object, lossless: bool) -> None:
     """Raises ValueError for what cannot be asked for."""
     if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
         raise ValueError(f"quality must be a whole number in 1..100, found {quality!r}")
-    if bpp is not None and not (isinstance(bpp, Real) and 0 < bpp < math.inf):
+    if bpp is not None and not (isinstance(bpp, Real) and 0 < float(bpp) < math.inf):
         raise ValueError(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
         raise ValueError("bpp stands in place of quality and lossless")

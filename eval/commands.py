@@ -53,7 +53,8 @@ def train(
     from ..training.run import run
 
     path = run(recipe, out, data_dir, device, threads, max_seconds, limit, resume, init)
-    click.echo(str(path) if path else "stopped before the end; continue with --resume")
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+        click.echo(str(path) if path else "stopped before the end; continue with --resume")
 
 
 _Option = Callable[[Callable[..., None]], Callable[..., None]]
