@@ -25,6 +25,7 @@ CASES = (
     ("character.png", ()),
     ("character.png", ("--lossless",)),
     ("photo.png", ()),
+    ("photo.png", ("--lossless",)),
 )
 """Images, and the options they are compressed with."""
 
