@@ -90,6 +90,16 @@ _JOBS: _Option = click.option(
 )
 
 
+def _no_photograph_models(names: Sequence[str]) -> None:
+    """Raises UnsupportedImage if one of the models (names or weights files) is for photographs."""
+    from ..bitstream.errors import UnsupportedImage
+    from ..codec import models
+
+    for name in names:
+        if name != "auto" and models.named_takes_photographs(name):
+            raise UnsupportedImage(f"{name} is for photographs: `vqcodec bench rd {name} --data kodak` measures it")
+
+
 def _measurement(
     module: str,
     doc: str,
@@ -135,6 +145,8 @@ def _measurement(
         images = load(data, split, data_dir)
         of_photographs = photographs and isinstance(images, photo_sets.PhotoSet)
         measuring = import_module(photographs if photographs and of_photographs else module, __package__)
+        if not of_photographs:
+            _no_photograph_models([model] if isinstance(model, str) else model)
         given = {name: value for name, value in own.items() if value is not None}
         if "anchor" in given and not of_photographs:
             raise click.UsageError(f"--anchor is for photographs; {data} has none")

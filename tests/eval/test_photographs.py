@@ -271,3 +271,12 @@ def test_plot(tmp_path: Path) -> None:
     assert ran.exit_code == 0, ran.output
     with Image.open(target) as drawn:
         assert drawn.format == "PNG"
+
+
+@pytest.mark.parametrize("command", [["eval"], ["bench", "lossless"], ["bench", "speed"], ["bench", "rd"]])
+def test_measurements_of_digits_refuse_models_of_photographs(
+    command: list[str], tiny_photo: Path, digits8: str
+) -> None:
+    result = CliRunner().invoke(main, [*command, str(tiny_photo), "--data", digits8])
+    assert result.exit_code == 1
+    assert "is for photographs" in result.output
