@@ -127,9 +127,9 @@ def encode_with_models(
     large = _photographs(images, planes, model, not small, lossless)
     wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
     for number in large:
-        chosen_one = models.load(model if of_photographs else models.PHOTOGRAPHS_FIRST, device)
         size = partial(plain_size or size_if_plain, number)
-        blobs[number] = _photograph(images[number], chosen_one, wish, size)
+        tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
+        blobs[number] = _photograph(images[number], tried, wish, size, device)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
@@ -174,9 +174,16 @@ def _check_wishes(quality: object, bpp: object, lossless: bool) -> None:
         raise ValueError("bpp stands in place of quality and lossless")
 
 
-def _photograph(image: Image.Image, model: Model, wish: Wish, size_if_plain: Callable[[], int]) -> bytes | None:
-    """File of a photograph, None if it is better stored plain: rendered badly, or no smaller."""
-    blob, known = photographs.encode(image, model, wish)
+def _photograph(
+    image: Image.Image, tried: Sequence[str], wish: Wish, size_if_plain: Callable[[], int], device: str
+) -> bytes | None:
+    """File of a photograph by the first model, or by the next where a size is asked for that the first cannot reach.
+
+    None if the image is better stored plain: rendered badly, or no smaller."""
+    blob, known = photographs.encode(image, models.load(tried[0], device), wish)
+    most = math.inf if wish.bpp is None else wish.bpp * image.width * image.height / 8
+    if len(blob) > most and tried[1:] and models.there(tried[1]):
+        blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
     smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
     return None if smaller or not known else blob
 

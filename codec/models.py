@@ -34,8 +34,8 @@ ARCHIVE = {7: "archive-mnist", 8: "archive-omniglot28", 9: "archive-mnist-binary
 
 PHOTO = {11: "ladder-photo", 12: "vq-photo"}
 """Numbers of the models of photographs."""
-PHOTOGRAPHS_FIRST = PHOTO[11]
-"""The one that `auto` takes."""
+PHOTOGRAPHS_FIRST, PHOTOGRAPHS_SMALLEST = PHOTO[11], PHOTO[12]
+"""The one that `auto` takes, and the one that it takes where a size is asked for that the first cannot reach."""
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -85,6 +85,11 @@ def for_packing() -> list[Description]:
 def for_photographs() -> dict[int, Description]:
     """Descriptions of the built-in models of photographs by number."""
     return _described(PHOTO)
+
+
+def there(name: str) -> bool:
+    """Whether the package has the weights of a built-in model."""
+    return _path(name).exists()
 
 
 def for_measuring() -> list[Description]:

@@ -227,6 +227,14 @@ def test_formats_without_transparency(photo: Pixels, suffix: str, tmp_path: Path
         saved(with_alpha(photo), tmp_path / f"a.{suffix}")
 
 
+@pytest.mark.parametrize(("bpp", "model"), [(0.1, "vq-photo"), (0.6, "ladder-photo")])
+def test_auto_takes_the_model_that_reaches_a_size(photo: Pixels, bpp: float, model: str) -> None:
+    image = np.tile(photo, (2, 2, 1))
+    blob = vqcodec.encode(image, bpp=bpp)
+    assert vqcodec.info(blob).model == model
+    assert len(blob) <= bpp * image.shape[0] * image.shape[1] / 8
+
+
 def test_lossless_is_refused_by_name(tiny_photo: Path, photo: Pixels) -> None:
     with pytest.raises(UnsupportedImage, match="lossless"):
         vqcodec.encode(photo, str(tiny_photo), lossless=True)
