@@ -138,6 +138,7 @@ def test_gradients_of_two_processes_are_those_of_the_whole_batch(tmp_path: Path)
         "group.scatter_seeds(5)\n"
         "assert len({float(v) for v in group.gathered(torch.rand(()))}) == 2\n"
         "torch.distributed.destroy_process_group()\n"
+        "import os; os._exit(0)\n"  # see training/__main__.py
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".links"), "OMP_NUM_THREADS": "1"}

@@ -194,6 +194,7 @@ def test_processes_that_train_together_hold_the_same_weights(tmp_path: Path) -> 
         "torch.set_num_threads(1)\n"
         "tests.training_of_two(Path(sys.argv[1]))\n"
         "distributed.destroy_process_group()\n"
+        "import os; os._exit(0)\n"  # see training/__main__.py
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     links = str(Path(__file__).parents[2] / ".links")
