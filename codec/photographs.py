@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import cast
 
 import numpy as np
@@ -64,7 +65,8 @@ def is_photograph(image: Image.Image) -> bool:
 
 
 def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
-    """The file of an image, and whether the model renders it as well as images that it knows.
+    """The file of an image, and whether the model renders it as well as images that it knows (not asked
+    of those of a given size).
 
     Raises UnsupportedImage for a mode that it does not take, TooLarge beyond the container's limits."""
     if not is_photograph(image):
@@ -80,15 +82,12 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
         header = ModelHeader(parameter, image.mode, width, height, model.number, model.sha256[:8], model.name)
         return container.write(header, front + payload)
 
-    quality = wish.quality
     if wish.bpp is not None:
-        most = wish.bpp * image.width * image.height / 8
-        quality = _largest(codec.qualities, lambda q: len(_sized(codec, pixels, q, wrapped)) <= most)
-    setting = -(-quality * codec.qualities // 100) if wish.bpp is None else quality
+        return _of_size(codec, pixels, wish.bpp * image.width * image.height / 8, wrapped), True
+    setting = -(-wish.quality * codec.qualities // 100)
     coded = codec.encode_photo(pixels, setting)
     assert coded.x_hat is not None
-    error = _squared_error(coded.x_hat, pixels)
-    known = wish.bpp is not None or psnr_db(error, pixels.size) >= codec.floor(setting)
+    known = psnr_db(_squared_error(coded.x_hat, pixels), pixels.size) >= codec.floor(setting)
     return wrapped(coded.payload, coded.parameter), known
 
 
@@ -134,18 +133,22 @@ def _colours(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB") if image.mode != "LA" else image.getchannel(0).convert("RGB"))
 
 
-def _sized(codec: PhotoCodec, pixels: NDArray[np.uint8], quality: int, wrapped: Callable[[bytes, int], bytes]) -> bytes:
-    coded = codec.encode_photo(pixels, quality, render=False)
-    return wrapped(coded.payload, coded.parameter)
+def _of_size(
+    codec: PhotoCodec, pixels: NDArray[np.uint8], most: float, wrapped: Callable[[bytes, int], bytes]
+) -> bytes:
+    """The file of the best setting that has at most so many bytes, by bisection (sizes rise with it); of the smallest
+    setting if none has."""
 
+    @cache
+    def file(setting: int) -> bytes:
+        coded = codec.encode_photo(pixels, setting, render=False)
+        return wrapped(coded.payload, coded.parameter)
 
-def _largest(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number of 1..most that fits (sizes rise with it), by bisection; 1 if none does."""
-    low, high = 1, most
+    low, high = 1, codec.qualities
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
+        low, high = (middle, high) if len(file(middle)) <= most else (low, middle - 1)
+    return file(low)
 
 
 def _front(image: Image.Image, keep: bool) -> bytes:
