@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..exact.layers import Residual
 from ..family import QUALITIES
 from ..ladder.network import unshuffled
-from .config import SAMPLES, Level, PhotoConfig
+from .config import SAMPLES, PhotoConfig
 
 SIGNAL = 4.0
 KNOTS = 9
@@ -68,7 +68,8 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer whose output starts at zero."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -92,10 +93,17 @@ def _pass_on(weight: Tensor, channels: int) -> None:
     weight[here, here, centre, centre] = 1.0
 
 
+def expand(factor: int, inputs: int, outputs: int) -> nn.Module:
+    """From the channels of a level to those of the next, whose grid is as fine (factor 1) or twice as fine (2)."""
+    if factor == 1:
+        return nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+    return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2))
+
+
 def exact_block(width: int) -> Residual:
     """X + 1x1(relu(3x3(relu(x)))), at first x: a block that has a fixed-point form."""
     return Residual(
-        nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), _zeroed(nn.Conv2d(width, width, 1)))
+        nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), zeroed(nn.Conv2d(width, width, 1)))
     )
 
 
@@ -105,7 +113,7 @@ def bottleneck(width: int) -> Residual:
     return Residual(
         nn.Sequential(
             nn.ReLU(), nn.Conv2d(width, half, 1), nn.ReLU(), nn.Conv2d(half, half, 3, padding=1), nn.ReLU(),
-            _zeroed(nn.Conv2d(half, width, 1)),
+            zeroed(nn.Conv2d(half, width, 1)),
         )
     )  # fmt: skip
 
@@ -164,7 +172,7 @@ class Analysis(nn.Module):
         self.heads = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(widths[level.stride] + level.width, level.width, 1), nn.ReLU(),
-                _zeroed(nn.Conv2d(level.width, 2 * level.latents, 1)),
+                zeroed(nn.Conv2d(level.width, 2 * level.latents, 1)),
             )
             for level in config.levels
         )  # fmt: skip
@@ -228,14 +236,10 @@ class Prior(nn.Module):
         self.blocks = nn.ModuleList(_blocks(exact_block, level.width, level.blocks) for level in config.levels)
         self.heads = nn.ModuleList(nn.Conv2d(level.width, 2 * level.latents, 1) for level in config.levels)
         self.entries = nn.ModuleList(nn.Conv2d(level.latents, level.width, 3, padding=1) for level in config.levels)
-        self.expand = nn.ModuleList(self._expand(above, below) for above, below in config.pairs)
+        self.expand = nn.ModuleList(
+            expand(above.stride // below.stride, above.width, below.width) for above, below in config.pairs
+        )
         self._start()
-
-    @staticmethod
-    def _expand(above: Level, below: Level) -> nn.Module:
-        if above.stride == below.stride:
-            return nn.Identity() if above.width == below.width else nn.Conv2d(above.width, below.width, 1)
-        return nn.Sequential(nn.Conv2d(above.width, 4 * below.width, 1), nn.PixelShuffle(2))
 
     @torch.no_grad()
     def _start(self) -> None:
@@ -316,7 +320,7 @@ class Synthesis(nn.Module):
         self.fine = nn.Sequential(
             *_blocks(bottleneck if fine >= 128 else exact_block, fine, config.fine_blocks),
             nn.ReLU(),
-            _zeroed(nn.Conv2d(fine, SAMPLES * half**2, 3, padding=1)),
+            zeroed(nn.Conv2d(fine, SAMPLES * half**2, 3, padding=1)),
             nn.PixelShuffle(half),
         )
         with torch.no_grad():

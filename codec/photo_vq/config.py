@@ -11,8 +11,8 @@ from ..photo.config import SAMPLES
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Row and column, modulo 2, of the indices of every stage of a level."""
 
-MOST_OF_A_STRIDE = 4
-"""Features of the exact prior grow by two clamped terms with each: 2n - 1 stay below its layers' INPUT_BOUND."""
+MOST_OF_A_STRIDE = 3
+"""Features of the exact prior grow by two clamped terms with each: 2n + 1 stay below its layers' INPUT_BOUND."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..ladder.network import unshuffled
 from ..photo.config import SAMPLES
-from ..photo.model import SIGNAL, bottleneck, exact_block, full_precision, transform
+from ..photo.model import SIGNAL, bottleneck, exact_block, expand, full_precision, transform, zeroed
 from .config import Codebook, PhotoVQConfig
 from .prior import PhotoVQPrior
 
@@ -46,12 +46,6 @@ Walk = Generator[LevelStep, Tensor | None, Drawn]
 def leading(stride: int, length: int) -> Tensor:
     """First rows of `transform`, float32 [length, 3 stride^2]; not to be changed."""
     return transform(stride)[:length].clone()
-
-
-def _zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def _bottlenecks(width: int, count: int) -> nn.Sequential:
@@ -86,7 +80,7 @@ class Analysis(nn.Module):
         )
         self.heads = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(2 * width, width // 2, 1), nn.ReLU(), _zeroed(nn.Conv2d(width // 2, book.length, 1))
+                nn.Conv2d(2 * width, width // 2, 1), nn.ReLU(), zeroed(nn.Conv2d(width // 2, book.length, 1))
             )
             for book in config.codebooks
         )  # fmt: skip
@@ -126,16 +120,18 @@ class Synthesis(nn.Module):
         self.config = config
         books, width, fine, half = config.codebooks, config.width, config.fine_width, config.stride // 2
         self.carry = nn.ModuleList(_carry(above, below) for above, below in pairwise(books))
-        self.expand = nn.ModuleList(_expand(above, below, width) for above, below in pairwise(books))
+        self.expand = nn.ModuleList(
+            expand(above.stride // below.stride, width, width) for above, below in pairwise(books)
+        )
         self.blocks = nn.ModuleList(_bottlenecks(width, book.blocks) for book in books[1:])
-        self.heads = nn.ModuleList(_zeroed(nn.Conv2d(width, book.length, 1)) for book in books[1:])
+        self.heads = nn.ModuleList(zeroed(nn.Conv2d(width, book.length, 1)) for book in books[1:])
         self.entries = nn.ModuleList(nn.Conv2d(2 * book.length, width, 1) for book in books)
         self.absent = nn.ParameterList(torch.zeros(width, 1, 1) for _ in books)
         self.base = _bottlenecks(width, config.synthesis_blocks)
         self.linear = nn.Conv2d(books[-1].length, SAMPLES * config.stride**2, 1, bias=False)
         self.fine = nn.Sequential(
             nn.ReLU(), nn.Conv2d(width, 4 * fine, 1), nn.PixelShuffle(2), *_fine_blocks(config), nn.ReLU(),
-            _zeroed(nn.Conv2d(fine, SAMPLES * half**2, 3, padding=1)), nn.PixelShuffle(half),
+            zeroed(nn.Conv2d(fine, SAMPLES * half**2, 3, padding=1)), nn.PixelShuffle(half),
         )  # fmt: skip
         with torch.no_grad():
             self.linear.weight[:, :, 0, 0] = leading(config.stride, books[-1].length).T / SIGNAL
@@ -203,12 +199,6 @@ def _carry(above: Codebook, below: Codebook) -> nn.Module:
     with torch.no_grad():
         layer.weight[:, :, 0, 0] = weight.flatten(0, 2)
     return nn.Sequential(layer, nn.PixelShuffle(2))
-
-
-def _expand(above: Codebook, below: Codebook, width: int) -> nn.Module:
-    if above.stride == below.stride:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2))
 
 
 class Autoencoder(nn.Module):

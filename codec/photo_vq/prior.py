@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..photo.model import exact_block
-from .config import PHASES, Codebook, PhotoVQConfig
+from ..photo.model import exact_block, expand
+from .config import PHASES, PhotoVQConfig
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class PhotoVQPrior(nn.Module):
         self.start = nn.Embedding(1, width)
         self.embeddings = nn.ModuleList(nn.Embedding(book.size, embed) for book in books)
         self.entries = nn.ModuleList(nn.Conv2d(embed, width, 3, padding=1) for _ in books[1:])
-        self.expand = nn.ModuleList(_expand(above, below, width) for above, below in pairwise(books))
+        self.expand = nn.ModuleList(
+            expand(above.stride // below.stride, width, width) for above, below in pairwise(books)
+        )
         self.blocks = nn.ModuleList(exact_block(width) for _ in books[1:])
         self.stages = nn.ModuleList(_StageNet(config, phase) for _ in books for phase in range(len(PHASES)))
         self.heads = nn.ModuleList(nn.Conv2d(hidden, book.size, 1) for book in books)
@@ -100,12 +102,6 @@ class _StageNet(nn.Module):
         x = self.own(features)
         found: Tensor = self.mix(x if embedded is None else x + self.known(embedded))
         return found
-
-
-def _expand(above: Codebook, below: Codebook, width: int) -> nn.Module:
-    if above.stride == below.stride:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(width, 4 * width, 1), nn.PixelShuffle(2))
 
 
 class Prior(Protocol):
