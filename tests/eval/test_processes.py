@@ -14,7 +14,7 @@ from vqcodec import VqcodecError
 from vqcodec.eval import processes
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux' /proc")
-HOLD = "import time; data = bytearray(b'x' * (100 << 20)); time.sleep(0.6)"
+HOLD = "import time; data = bytearray(b'x') * (100 << 20); time.sleep(0.6)"
 
 
 def python(code: str) -> processes.Ran:
@@ -38,7 +38,7 @@ def test_memory() -> None:
 @LINUX
 def test_memory_of_workers_counts() -> None:
     alone = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}])"
-    ran = python(f"data = bytearray(b'x' * (50 << 20)); {alone}")
+    ran = python(f"data = bytearray(b'x') * (50 << 20); {alone}")
     assert ran.peak_mib is not None
     assert 150 < ran.peak_mib < 250
 
