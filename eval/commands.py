@@ -35,6 +35,9 @@ _PEER = click.option(
 @click.option("--device", help="cpu or cuda; default: cuda where there is one.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--max-seconds", type=float, help="Stop after a checkpoint when this time is over.")
+@click.option(
+    "--fit-seconds", type=float, help="Train for this long at most, with fewer steps than the recipe's if need be."
+)
 @click.option("--limit", type=click.IntRange(1), help="Train on the first N images only (a dry run).")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the run's folder.")
 @click.option("--init", type=PATH, help="Folder of a run of the same model, to start from its weights (fine-tuning).")
@@ -45,6 +48,7 @@ def train(
     device: str | None,
     threads: int,
     max_seconds: float | None,
+    fit_seconds: float | None,
     limit: int | None,
     resume: bool,
     init: Path | None,
@@ -52,7 +56,7 @@ def train(
     """Train a model from a recipe (a TOML file, or the name of one of the package's) and export its weights."""
     from ..training.run import run
 
-    path = run(recipe, out, data_dir, device, threads, max_seconds, limit, resume, init)
+    path = run(recipe, out, data_dir, device, threads, max_seconds, fit_seconds, limit, resume, init)
     if os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
         click.echo(str(path) if path else "stopped before the end; continue with --resume")
 

@@ -33,7 +33,7 @@ class TrainConfig:
     `warmup_steps` linear steps.  schedule: "cosine" (falls to 1 % along one), "constant", or "steps" (x 0.75 every 200
     epochs, as in the fine-tuning of Sonderby et al. 2016).  seed: of weights, data order and noise.
     grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast; float32 on CPUs
-    without instructions for it) or "float32".
+    without instructions for it) or "float32".  evaluate_every: epochs from one checkpoint and measurement to the next.
     """
 
     epochs: int = 60
@@ -44,11 +44,12 @@ class TrainConfig:
     seed: int = 0
     grad_clip: float = 5.0
     precision: str = "bf16"
+    evaluate_every: int = 1
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
-        if min(self.epochs, self.batch_size, self.warmup_steps) < 1:
-            raise ValueError("epochs, batch_size and warmup_steps must be at least 1")
+        if min(self.epochs, self.batch_size, self.warmup_steps, self.evaluate_every) < 1:
+            raise ValueError("epochs, batch_size, warmup_steps and evaluate_every must be at least 1")
         if self.schedule not in ("cosine", "constant", "steps"):
             raise ValueError(f"schedule must be 'cosine', 'constant' or 'steps', found {self.schedule!r}")
         if self.precision not in ("bf16", "float32"):
@@ -115,6 +116,8 @@ class PhotoTrain(TrainConfig):
 
     crop: side of the crops in pixels, a multiple of the coarsest stride.
     round_from: share of the training after which latents are rounded, with straight-through gradients; noise before.
+    smallest: below 1, photographs are also seen reduced by random factors from this one up.
+    capture, compile: on a GPU, launch whole steps as CUDA graphs, and have PyTorch's compiler fuse them.
     watched: qualities that are measured on held-out photographs after every epoch.
     """
 
@@ -122,6 +125,9 @@ class PhotoTrain(TrainConfig):
     learning_rate: float = 1e-3
     crop: int = 256
     round_from: float = 0.6
+    smallest: float = 1.0
+    capture: bool = False
+    compile: bool = False
     watched: tuple[int, ...] = (10, 40, 70, 100)
 
 

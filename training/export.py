@@ -71,7 +71,7 @@ def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, ste
         assert isinstance(task, PhotoTask | PhotoVQTask)
         assert isinstance(data, Photos)
         photo = _photo_vq_codec(task, data) if isinstance(task, PhotoVQTask) else _photo_codec(task, data)
-        of = Known("Photographs", "train", len(data), PHOTOS_LICENCE)
+        of = Known("Photographs", "train", data.originals, PHOTOS_LICENCE)
         return _write(recipe, photo, photo.stored(), of, folder, steps)
     if isinstance(task, LadderTask):
         reestimate(task, torch.from_numpy(data.images))
@@ -94,15 +94,10 @@ def _write(recipe: Recipe, codec: AnyCodec, state: dict[str, Tensor], data: Know
     return path
 
 
-def _known_crops(data: Photos) -> Tensor:
-    """Crops uint8 [N, 3, S, S] on which PSNR floors are measured."""
-    return Photos(data.images[:_KNOWN_PHOTOS], data.side).centres()
-
-
 def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
     """With PSNR floors for every quality, linear between those of a few."""
     codec, floors = PhotoCodec(task.model), []
-    crops = _known_crops(data).permute(0, 2, 3, 1).contiguous().numpy()
+    crops = data.centres(_KNOWN_PHOTOS).permute(0, 2, 3, 1).contiguous().numpy()
     at = np.linspace(1, QUALITIES, _FLOOR_KNOTS).round().astype(int)
     for quality in at:
         values = []
@@ -117,7 +112,7 @@ def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
 
 def _photo_vq_codec(task: PhotoVQTask, data: Photos) -> PhotoVQCodec:
     """With PSNR floors for every number of levels."""
-    floors = task.psnr_db(_known_crops(data)).amin(1) - _PHOTO_MARGIN_DB
+    floors = task.psnr_db(data.centres(_KNOWN_PHOTOS)).amin(1) - _PHOTO_MARGIN_DB
     return PhotoVQCodec(task.model, [round(floor, 2) for floor in floors.tolist()])
 
 

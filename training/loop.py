@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..codec.config import ConfigError
 from ..codec.photo.config import PhotoConfig
 from ..codec.photo_vq.config import PhotoVQConfig
-from .config import LadderRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
+from .captured import Captured
+from .config import LadderRecipe, PhotoRecipe, PhotoTrain, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
@@ -55,13 +56,17 @@ def train(
     resume: bool = False,
     init: Path | None = None,
     max_seconds: float = math.inf,
+    fit_seconds: float = math.inf,
     validation: Tensor | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Task | None:
     """Train a recipe on images uint8 [N, S, S] (or photographs); returns the finished task, or None if max_seconds ran
     out first.
 
-    The folder gets checkpoint.pt (atomically, at every epoch's end and when time runs out), metrics.jsonl and
+    fit_seconds: train for this long at most, with fewer steps than the recipe has if need be: the learning rate falls
+    to its end all the same. Such a run depends on the machine's speed.
+
+    The folder gets checkpoint.pt (atomically, after `evaluate_every` epochs and when time runs out), metrics.jsonl and
     TensorBoard events. With `resume` a checkpoint continues exactly as if the run had never stopped: weights,
     optimiser, random state and the place in the epoch are restored. init: folder of a run of the same model, whose
     weights this one starts from (fine-tuning). validation: images to evaluate on after every epoch. Raises ConfigError
@@ -80,15 +85,19 @@ def train(
         run.start_from(init / CHECKPOINT)
     folder.mkdir(parents=True, exist_ok=True)
     images = images.to(device)
+    pace, most = _Pace(fit_seconds), run.steps
     end = time.monotonic() + max_seconds
     with _alone(folder, group), _metrics(folder, run) as log:
-        for batch in run.batches(images):
-            metrics = run.advance(batch)
-            if run.step % _LOG_EVERY == 0 or run.step == run.steps:
+        for numbers in run.batches(len(images)):
+            metrics = run.advance(images, numbers)
+            if run.step % _LOG_EVERY == 0 or run.step >= run.steps:
                 values = {name: float(value) for name, value in metrics.items()}
+                if not math.isfinite(values["loss"]):
+                    raise RuntimeError(f"training has diverged before step {run.step}: loss {values['loss']}")
                 log.write(run.step, values)
+                run.steps = group.agreed(pace.steps(run.step, most))
                 report(Progress(run.step, run.steps, values))
-            if run.epoch_done:
+            if run.checkpoint_due:
                 if validation is not None:
                     log.write(run.step, {f"val_{k}": v for k, v in run.evaluate(validation.to(device)).items()})
                 run.save(folder / CHECKPOINT)
@@ -139,40 +148,72 @@ class _Run:
         self.task = build_task(recipe).to(self.device)
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
-        self.optimiser = torch.optim.Adam([{"params": spec.parameters} for spec in self.groups], lr=0.0, fused=True)
+        self.captured = self._captured()
+        self.loss = self._compiled()
+        rates = [torch.zeros((), device=self.device) if self.captured else 0.0 for _ in self.groups]
+        self.optimiser = torch.optim.Adam(
+            [{"params": spec.parameters, "lr": rate} for spec, rate in zip(self.groups, rates, strict=True)],
+            fused=True, capturable=self.captured is not None,
+        )  # fmt: skip
         group.scatter_seeds(recipe.train.seed)
 
-    @property
-    def epoch_done(self) -> bool:
-        return self.step % self.steps_per_epoch == 0
+    def _captured(self) -> Captured | None:
+        """Steps as CUDA graphs, where the recipe asks for them."""
+        train, cuda = self.recipe.train, self.device.type == "cuda"
+        return Captured(self._update) if cuda and isinstance(train, PhotoTrain) and train.capture else None
 
-    def batches(self, images: Tensor | Photos) -> Iterator[Tensor]:
-        """Share of each batch still to do; each epoch's order follows from seed and epoch alone."""
+    def _compiled(self) -> Callable[[Tensor, int, float], tuple[Tensor, dict[str, Tensor]]]:
+        """The objective, fused by PyTorch's compiler where the recipe asks for it and there is a GPU."""
+        train, cuda = self.recipe.train, self.device.type == "cuda"
+        if cuda and isinstance(train, PhotoTrain) and train.compile:
+            return torch.compile(self.task.loss, dynamic=False)
+        return self.task.loss
+
+    @property
+    def checkpoint_due(self) -> bool:
+        return self.step >= self.steps or self.step % (self.steps_per_epoch * self.recipe.train.evaluate_every) == 0
+
+    def batches(self, images: int) -> Iterator[Tensor]:
+        """Numbers of each batch still to do, this process's share; an epoch's order follows from seed and epoch."""
         size, seed = self.recipe.train.batch_size, self.recipe.train.seed
         while self.step < self.steps:
             epoch, first = divmod(self.step, self.steps_per_epoch)
             generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            order = torch.randperm(len(images), generator=generator).to(self.device)
+            order = torch.randperm(images, generator=generator).to(self.device)
             for number in range(first, self.steps_per_epoch):
-                yield images[self.group.share(order[number * size : (number + 1) * size])]
+                if self.step >= self.steps:
+                    return
+                yield self.group.share(order[number * size : (number + 1) * size])
 
-    def advance(self, batch: Tensor) -> dict[str, Tensor]:
-        """One optimiser step on uint8 images [B, S, S]."""
-        config = self.recipe.train
-        rate = _learning_rate(config, self.step, self.steps, self.step // self.steps_per_epoch)
+    def advance(self, images: Tensor | Photos, numbers: Tensor) -> dict[str, Tensor]:
+        """One optimiser step on uint8 images by their numbers int64 [B]; the metrics hold until the next one."""
+        rate = _learning_rate(self.recipe.train, self.step, self.steps, self.step // self.steps_per_epoch)
         for group, spec in zip(self.optimiser.param_groups, self.groups, strict=True):
-            group["lr"] = rate * spec.rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate * spec.rate)
+            else:
+                group["lr"] = rate * spec.rate
+        progress = self.step / self.steps
+        if self.captured and isinstance(self.task, PhotoTask):
+            metrics = self.captured(images, numbers, self.task.phase(progress))
+        else:
+            metrics = self._update(images, numbers, progress)
+        self.step += 1
+        return metrics
+
+    def _update(self, images: Tensor | Photos, numbers: Tensor, progress: float) -> dict[str, Tensor]:
+        config = self.recipe.train
+        batch = images[numbers]
         with products(self.device, config.precision):
-            loss, metrics = self.task.loss(batch, self.step, self.step / self.steps)
+            loss, metrics = self.loss(batch, self.step, progress)
         self.optimiser.zero_grad()
         loss.backward()
         self.group.average_gradients(parameter for spec in self.groups for parameter in spec.parameters)
         for spec in self.groups:
             if math.isinf(spec.clip):
                 continue
-            nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=True)
+            nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=self.captured is None)
         self.optimiser.step()
-        self.step += 1
         return metrics | {"loss": loss.detach()}
 
     def evaluate(self, images: Tensor) -> dict[str, float]:
@@ -258,6 +299,24 @@ def _learning_rate(config: TrainConfig, step: int, steps: int, epoch: int) -> fl
     if config.schedule == "constant":
         return peak
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+class _Pace:
+    """How many steps fit into a time."""
+
+    def __init__(self, seconds: float) -> None:
+        """The time begins now."""
+        self._end = time.monotonic() + seconds
+        self._first: tuple[float, int] | None = None
+
+    def steps(self, step: int, steps: int) -> int:
+        """Steps in all, of `steps` at most, at the pace since this was first asked; `step` are done."""
+        now = time.monotonic()
+        if math.isinf(self._end) or self._first is None:
+            self._first = now, step
+            return steps
+        since, first = self._first
+        return min(steps, step + max(0, int((self._end - now) * (step - first) / (now - since))))
 
 
 @contextmanager

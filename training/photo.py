@@ -38,20 +38,16 @@ def terms(model: PhotoModel, images: Tensor, quality: Tensor, rounded: bool) -> 
     images uint8 [B, 3, H, W], sides multiples of the model's; quality [B]."""
     x = images.float().div_(255).sub_(0.5)
     coefficients, features = model.analysis.up(x, quality)
-    walk = model.prior.walk(len(x), x.shape[2], x.shape[3], quality)
-    bits, latents = [], []
-    try:
-        step = next(walk)
-        while True:
-            offset = model.analysis.posterior(step, coefficients, features)
-            k = offset + ((offset.round() - offset).detach() if rounded else torch.rand_like(offset) - 0.5)
-            bits.append(rate(k, at_least(step.log_scale, LOG_SCALE_MIN).exp()).flatten(1).sum(1) / math.log(2))
-            if model.config.levels[step.level].stride == model.config.stride:
-                latents.append(step.mean + k / step.gain)
-            step = walk.send(k)
-    except StopIteration as stop:
-        last = stop.value
-    return Terms(bits, model.synthesis(torch.cat(latents, 1), last, quality).float())
+    below, bits, latents = model.prior.first(len(x), x.shape[2], x.shape[3]), [], []
+    for number, level in enumerate(model.config.levels):
+        step = model.prior.expect(number, below, quality)
+        offset = model.analysis.posterior(step, coefficients, features)
+        k = offset + ((offset.round() - offset).detach() if rounded else torch.rand_like(offset) - 0.5)
+        bits.append(rate(k, at_least(step.log_scale, LOG_SCALE_MIN).exp()).flatten(1).sum(1) / math.log(2))
+        if level.stride == model.config.stride:
+            latents.append(step.mean + k / step.gain)
+        below = model.prior.take(step, k, quality)
+    return Terms(bits, model.synthesis(torch.cat(latents, 1), below, quality).float())
 
 
 class _AtLeast(torch.autograd.Function):
@@ -99,6 +95,10 @@ class PhotoTask(nn.Module):
             ParameterGroup(linear, clip, _LINEAR_RATE),
             ParameterGroup(knots, clip, _QUALITY_RATE),
         ]
+
+    def phase(self, progress: float) -> float:
+        """The progress that stands for all those at which the objective is the same as at this one."""
+        return float(progress >= self.train_config.round_from)
 
     def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Rate plus weighted distortion of uint8 [B, 3, S, S], each at a random quality.

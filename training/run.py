@@ -14,7 +14,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from ..codec.config import ConfigError
-from .config import PhotoRecipe, PhotoVQRecipe, Recipe, read_recipe
+from .config import PhotoRecipe, PhotoTrain, PhotoVQRecipe, Recipe, read_recipe
 from .datasets import Dataset, load
 from .export import export
 from .loop import CHECKPOINT, Progress, train
@@ -32,6 +32,7 @@ def run(
     device: str | None = None,
     threads: int = 1,
     max_seconds: float | None = None,
+    fit_seconds: float | None = None,
     limit: int | None = None,
     resume: bool = False,
     init: Path | None = None,
@@ -54,7 +55,11 @@ def run(
     ) as bar:  # fmt: skip
         task_bar = bar.add_task(recipe.name, total=None, shown="")
 
+        steps = recipe.train.epochs * max(1, len(images) // recipe.train.batch_size)
+
         def report(progress: Progress) -> None:
+            nonlocal steps
+            steps = progress.steps
             shown = " ".join(f"{name} {value:.4g}" for name, value in progress.metrics.items())
             bar.update(task_bar, total=progress.steps, completed=progress.step, shown=shown)
             if bar.disable and not rank and (progress.step % _PRINT_EVERY == 0 or progress.step == progress.steps):
@@ -68,20 +73,21 @@ def run(
             resume=resume,
             init=init,
             max_seconds=math.inf if max_seconds is None else max_seconds,
+            fit_seconds=math.inf if fit_seconds is None else fit_seconds,
             validation=validation,
             report=report,
         )
     leave()
     if task is None or rank:
         return None
-    steps = recipe.train.epochs * max(1, len(images) // recipe.train.batch_size)
     return export(task, recipe, described, folder, steps)
 
 
 def _data(recipe: Recipe, data_dir: Path | None, limit: int | None) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
     """Images to train on, images to measure on, and what the export needs to know of the set."""
     if isinstance(recipe, PhotoRecipe | PhotoVQRecipe):
-        photos, held_out = load_photos(recipe.train.crop, data_dir, limit)
+        smallest = recipe.train.smallest if isinstance(recipe.train, PhotoTrain) else 1.0
+        photos, held_out = load_photos(recipe.train.crop, data_dir, limit, smallest)
         return photos, held_out.centres(), photos
     data, test = load(recipe.data, "train", data_dir), load(recipe.data, "test", data_dir)
     return torch.from_numpy(data.images[:limit]), torch.from_numpy(test.images[:_VALIDATION_IMAGES]), data

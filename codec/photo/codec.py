@@ -84,38 +84,34 @@ class PhotoCodec(PhotoCodecBase):
         at = torch.tensor([float(quality)], device=self.device)
         coefficients, features = self.analysis.up(x, at)
         writer, latents = LatentWriter(CLASSES, self._tables()), []
-        walk = self.prior.walk(1, x.shape[2], x.shape[3], self._exact(quality))
-        try:
-            step = next(walk)
-            while True:
-                scale, told = scale_index(step), self._as_float(step, quality)
-                offset = self.analysis.posterior(told, coefficients, features)
-                k = offset.round_().clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT).double().masked_fill_(scale == 0, 0.0)
-                writer.push(k.flatten().long().cpu().numpy(), scale.flatten().cpu().numpy())
-                latents.append(self._placed(told, k))
-                step = walk.send(k)
-        except StopIteration as stop:
-            last = stop.value
-        return writer.finish(), self._render(latents, last, at, height, width) if render else pixels[:0]
+        exact, prior = self._exact(quality), self.prior
+        below = prior.first(1, x.shape[2], x.shape[3])
+        for number in range(len(self.config.levels)):
+            step = prior.expect(number, below, exact)
+            scale, told = scale_index(step), self._as_float(step, quality)
+            offset = self.analysis.posterior(told, coefficients, features)
+            k = offset.round_().clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT).double().masked_fill_(scale == 0, 0.0)
+            writer.push(k.flatten().long().cpu().numpy(), scale.flatten().cpu().numpy())
+            latents.append(self._placed(told, k))
+            below = prior.take(step, k, exact)
+        return writer.finish(), self._render(latents, below, at, height, width) if render else pixels[:0]
 
     def _decode(self, payload: bytes, quality: int, height: int, width: int) -> Pixels:
         rows, columns = padded_size(height, width, self.config.multiple)
         most = sum(level.latents * (rows // level.stride) * (columns // level.stride) for level in self.config.levels)
         reader, latents = LatentReader(CLASSES, self._tables(), payload, most), []
-        walk = self.prior.walk(1, rows, columns, self._exact(quality))
-        try:
-            step = next(walk)
-            while True:
-                scale = scale_index(step)
-                values = reader.pop(scale.flatten().cpu().numpy())
-                k = torch.from_numpy(values).to(self.device).double().view(scale.shape)
-                latents.append(self._placed(self._as_float(step, quality), k))
-                step = walk.send(k)
-        except StopIteration as stop:
-            last = stop.value
+        exact, prior = self._exact(quality), self.prior
+        below = prior.first(1, rows, columns)
+        for number in range(len(self.config.levels)):
+            step = prior.expect(number, below, exact)
+            scale = scale_index(step)
+            values = reader.pop(scale.flatten().cpu().numpy())
+            k = torch.from_numpy(values).to(self.device).double().view(scale.shape)
+            latents.append(self._placed(self._as_float(step, quality), k))
+            below = prior.take(step, k, exact)
         reader.finish()
         at = torch.tensor([float(quality)], device=self.device)
-        return self._render(latents, last, at, height, width)
+        return self._render(latents, below, at, height, width)
 
     def _exact(self, quality: int) -> Tensor:
         return torch.tensor([quality], device=self.device)

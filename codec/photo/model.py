@@ -9,7 +9,6 @@ analysis and the synthesis are float: nothing they compute decides a probability
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +41,6 @@ class LatentStep:
     features: Tensor
 
 
-Walk = Generator[LatentStep, Tensor, Tensor]
-
-
 class Knots(nn.Module):
     """A vector that depends on the quality: linear between KNOTS of them."""
 
@@ -56,10 +52,8 @@ class Knots(nn.Module):
     def forward(self, quality: Tensor) -> Tensor:
         """Quality 1..100, float [B] -> [B, channels, 1, 1]."""
         place = (quality - 1) * ((KNOTS - 1) / (QUALITIES - 1))
-        low = place.floor().clamp(0, KNOTS - 2)
-        share = (place - low)[:, None]
-        low = low.long()
-        mixed: Tensor = self.table[low] * (1 - share) + self.table[low + 1] * share
+        distance = (place[:, None] - torch.arange(KNOTS, device=place.device)).abs()
+        mixed: Tensor = ((1 - distance).clamp_min(0)[:, :, None] * self.table).sum(1)
         return mixed[:, :, None, None]
 
 
@@ -223,7 +217,8 @@ class Analysis(nn.Module):
 
 
 class Prior(nn.Module):
-    """Top-down pass: p(z_L) ... p(z_1 | z_>1), the one walk that training, encoder and decoder share.
+    """Top-down pass: p(z_L) ... p(z_1 | z_>1), which training, encoder and decoder share: from `first` on, `expect` and
+    `take` for every level.
 
     The same code runs in float and, with its leaves replaced, in integers (`exact`)."""
 
@@ -269,22 +264,20 @@ class Prior(nn.Module):
                     for channel in range(SAMPLES):
                         layer.weight[factor * channel : factor * (channel + 1), channel] = 1.0
 
-    def walk(self, batch: int, height: int, width: int, quality: Tensor) -> Walk:
-        """Yields the levels from the top down, receiving the rounded distances k [B, C, H, W] of each.
+    def expect(self, number: int, features: Tensor, quality: Tensor) -> LatentStep:
+        """Of a level, given the features of those above (`first`, or what `take` returned); quality [B]."""
+        features = self.blocks[number](self.bounded(features) + self.quality[number](quality))
+        mean, log_scale = self.heads[number](features).chunk(2, 1)
+        return self.step(number, mean, log_scale, self.log_gain[number](quality), features)
 
-        height, width: of the image, multiples of `config.multiple`; quality [B]. Returns the last features."""
-        features = self.first(batch, height, width)
-        for number in range(len(self.config.levels)):
-            features = self.blocks[number](self.bounded(features) + self.quality[number](quality))
-            mean, log_scale = self.heads[number](features).chunk(2, 1)
-            k = yield self.step(number, mean, log_scale, self.log_gain[number](quality), features)
-            features = features + self.entries[number](self.scaled(k, number, quality))
-            if number + 1 < len(self.config.levels):
-                features = self.expand[number](features)
-        return features
+    def take(self, step: LatentStep, k: Tensor, quality: Tensor) -> Tensor:
+        """Features for the level below, or for the synthesis, once the rounded distances k [B, C, H, W] are known."""
+        features: Tensor = step.features + self.entries[step.level](self.scaled(k, step.level, quality))
+        last = step.level + 1 == len(self.config.levels)
+        return features if last else self.expand[step.level](features)
 
     def first(self, batch: int, height: int, width: int) -> Tensor:
-        """Features to begin with."""
+        """Features to begin with. height, width: of the images, multiples of `config.multiple`."""
         top, device = self.config.levels[0], next(self.parameters()).device
         return torch.zeros(batch, top.width, height // top.stride, width // top.stride, device=device)
 
