@@ -128,7 +128,7 @@ def setting_for(model: Model, quality: int | None, lossless: bool) -> int:
 
 def encode(images: Images, model: str, number: int, setting: Setting) -> list[bytes]:
     """Files of images uint8 [N, S, S] at setting `number` of the model, made under a setting of the machine."""
-    with _under(setting):
+    with under(setting):
         if packs(model):
             return [_archive(images, model, setting.device)]
         loaded = models.load(model, setting.device)
@@ -142,7 +142,7 @@ def encode(images: Images, model: str, number: int, setting: Setting) -> list[by
 
 def decode(blobs: Sequence[bytes], model: str, setting: Setting) -> Images:
     """Pixels uint8 [N, S, S] of files, decoded under a setting."""
-    with _under(setting):
+    with under(setting):
         if packs(model):
             return np.concatenate([_images(blob, model, setting.device) for blob in blobs])
         parts = [
@@ -256,7 +256,8 @@ def _same(outcome: Outcome, reference: Outcome) -> bool:
 
 
 @contextmanager
-def _under(setting: Setting) -> Iterator[None]:
+def under(setting: Setting) -> Iterator[None]:
+    """Context in which the machine is set so."""
     exact = os.environ.get("VQCODEC_EXACT", "auto")
     before = Setting(setting.device, setting.batch, torch.get_num_threads(), bool(torch.backends.mkldnn.enabled), exact)
     _apply(setting)

@@ -34,6 +34,8 @@ class TrainConfig:
     epochs, as in the fine-tuning of Sonderby et al. 2016).  seed: of weights, data order and noise.
     grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast; float32 on CPUs
     without instructions for it) or "float32".  evaluate_every: epochs from one checkpoint and measurement to the next.
+    capture: on a GPU, launch whole steps as CUDA graphs (ladders; not while the loss changes from step to step).
+    compile: have PyTorch's compiler fuse such steps.
     """
 
     epochs: int = 60
@@ -45,6 +47,8 @@ class TrainConfig:
     grad_clip: float = 5.0
     precision: str = "bf16"
     evaluate_every: int = 1
+    capture: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
@@ -117,7 +121,6 @@ class PhotoTrain(TrainConfig):
     crop: side of the crops in pixels, a multiple of the coarsest stride.
     round_from: share of the training after which latents are rounded, with straight-through gradients; noise before.
     smallest: below 1, photographs are also seen reduced by random factors from this one up.
-    capture, compile: on a GPU, launch whole steps as CUDA graphs, and have PyTorch's compiler fuse them.
     watched: qualities that are measured on held-out photographs after every epoch.
     """
 
@@ -126,8 +129,6 @@ class PhotoTrain(TrainConfig):
     crop: int = 256
     round_from: float = 0.6
     smallest: float = 1.0
-    capture: bool = False
-    compile: bool = False
     watched: tuple[int, ...] = (10, 40, 70, 100)
 
 

@@ -177,6 +177,14 @@ class LadderTask(nn.Module):
             groups += [ParameterGroup(parameters, clip, rate * quiet)] if parameters else []
         return groups
 
+    def phase(self, progress: float) -> float | None:
+        """The progress that stands for all those at which the objective is the same as at this one; None: there are
+        none, it changes from step to step."""
+        train = self.train_config
+        if progress < train.kl_warmup or (train.rd_weights and train.lossy_share):
+            return None
+        return float(progress >= train.round_from) or train.kl_warmup
+
     def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch uint8 [B, S, S], nats per image, and metrics (0-d tensors). progress: 0..1."""
         config, train = self.model.config, self.train_config

@@ -21,7 +21,7 @@ from ..codec.config import ConfigError
 from ..codec.photo.config import PhotoConfig
 from ..codec.photo_vq.config import PhotoVQConfig
 from .captured import Captured
-from .config import LadderRecipe, PhotoRecipe, PhotoTrain, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
+from .config import LadderRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
@@ -35,6 +35,9 @@ _AGREE_EVERY = 4
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
+CAPTURED = (LadderTask, PhotoTask)
+"""Tasks whose objective stays the same for many steps."""
+Objective = Callable[[Tensor, int, float], tuple[Tensor, dict[str, Tensor]]]
 Task = VQTask | LadderTask | PhotoTask | PhotoVQTask
 
 
@@ -149,7 +152,6 @@ class _Run:
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
         self.captured = self._captured()
-        self.loss = self._compiled()
         rates = [torch.zeros((), device=self.device) if self.captured else 0.0 for _ in self.groups]
         self.optimiser = torch.optim.Adam(
             [{"params": spec.parameters, "lr": rate} for spec, rate in zip(self.groups, rates, strict=True)],
@@ -158,16 +160,16 @@ class _Run:
         group.scatter_seeds(recipe.train.seed)
 
     def _captured(self) -> Captured | None:
-        """Steps as CUDA graphs, where the recipe asks for them."""
-        train, cuda = self.recipe.train, self.device.type == "cuda"
-        return Captured(self._update) if cuda and isinstance(train, PhotoTrain) and train.capture else None
+        """Steps as CUDA graphs, where the recipe asks for them and there is a GPU."""
+        if self.device.type != "cuda" or not self.recipe.train.capture:
+            return None
+        torch.backends.cudnn.benchmark = True
+        loss = torch.compile(self.task.loss, dynamic=False) if self.recipe.train.compile else self.task.loss
 
-    def _compiled(self) -> Callable[[Tensor, int, float], tuple[Tensor, dict[str, Tensor]]]:
-        """The objective, fused by PyTorch's compiler where the recipe asks for it and there is a GPU."""
-        train, cuda = self.recipe.train, self.device.type == "cuda"
-        if cuda and isinstance(train, PhotoTrain) and train.compile:
-            return torch.compile(self.task.loss, dynamic=False)
-        return self.task.loss
+        def update(images: Tensor | Photos, numbers: Tensor, phase: float) -> dict[str, Tensor]:
+            return self._update(loss, images[numbers], 0, phase)
+
+        return Captured(update)
 
     @property
     def checkpoint_due(self) -> bool:
@@ -194,18 +196,17 @@ class _Run:
             else:
                 group["lr"] = rate * spec.rate
         progress = self.step / self.steps
-        if self.captured and isinstance(self.task, PhotoTask):
-            metrics = self.captured(images, numbers, self.task.phase(progress))
+        phase = self.task.phase(progress) if self.captured and isinstance(self.task, CAPTURED) else None
+        if self.captured is None or phase is None:
+            metrics = self._update(self.task.loss, images[numbers], self.step, progress)
         else:
-            metrics = self._update(images, numbers, progress)
+            metrics = self.captured(images, numbers, phase)
         self.step += 1
         return metrics
 
-    def _update(self, images: Tensor | Photos, numbers: Tensor, progress: float) -> dict[str, Tensor]:
-        config = self.recipe.train
-        batch = images[numbers]
-        with products(self.device, config.precision):
-            loss, metrics = self.loss(batch, self.step, progress)
+    def _update(self, objective: Objective, batch: Tensor, step: int, progress: float) -> dict[str, Tensor]:
+        with products(self.device, self.recipe.train.precision):
+            loss, metrics = objective(batch, step, progress)
         self.optimiser.zero_grad()
         loss.backward()
         self.group.average_gradients(parameter for spec in self.groups for parameter in spec.parameters)

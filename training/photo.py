@@ -96,7 +96,7 @@ class PhotoTask(nn.Module):
             ParameterGroup(knots, clip, _QUALITY_RATE),
         ]
 
-    def phase(self, progress: float) -> float:
+    def phase(self, progress: float) -> float | None:
         """The progress that stands for all those at which the objective is the same as at this one."""
         return float(progress >= self.train_config.round_from)
 

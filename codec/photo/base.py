@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -44,6 +45,12 @@ class PhotoCodecBase(nn.Module):
         """The state as a weights file holds it: floats as float16."""
         state = self.state_dict()
         return {name: each.half() if each.dtype == torch.float32 else each for name, each in state.items()}
+
+    def float32(self) -> AbstractContextManager[None]:
+        """Context in which a GPU's convolutions keep all bits of float32; without it they round to 11 (TF32)."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
     def pixels_in(self, padded: Pixels) -> Tensor:
         """Pixels uint8 [H, W, 3] as the networks take them: -0.5..0.5, [1, 3, H, W]."""

@@ -49,7 +49,8 @@ class PhotoCodec(PhotoCodecBase):
         """An image uint8 [H, W, 3] coded at a quality 1..100. render: whether to say what it decodes to."""
         height, width = pixels.shape[:2]
         boxes = tiles.boxes(height, width)
-        coded = [self._encode(pixels[box], quality, render) for box in boxes]
+        with self.float32():
+            coded = [self._encode(pixels[box], quality, render) for box in boxes]
         parts = [part for part, _ in coded]
         payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)
         shown = tiles.joined(height, width, (x_hat for _, x_hat in coded)) if render else None
@@ -58,7 +59,8 @@ class PhotoCodec(PhotoCodecBase):
     @torch.inference_mode()
     def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
-        return tiles.joined(height, width, self._decoded(payload, parameter, height, width))
+        with self.float32():
+            return tiles.joined(height, width, self._decoded(payload, parameter, height, width))
 
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """Raises UnsupportedImage: a file shows nothing before it is whole."""

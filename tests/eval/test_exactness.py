@@ -37,7 +37,7 @@ def test_files_do_not_depend_on_how_they_are_made(made: tuple[Files, list[Outcom
 
 def test_settings_are_in_force_and_undone() -> None:
     threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
-    with exactness._under(Setting("cpu", 1, threads + 1, False, "float64")):
+    with exactness.under(Setting("cpu", 1, threads + 1, False, "float64")):
         assert torch.get_num_threads() == threads + 1
         assert not torch.backends.mkldnn.enabled
     assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == (threads, onednn)
