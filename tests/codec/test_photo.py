@@ -336,7 +336,9 @@ def level(stride: int, latents: int = 4, blocks: int = 1) -> dict[str, int]:
         {"levels": [level(8, blocks=6)]},
         {"levels": []},
         {"weight_low": 0.2},
-        {"width": 0},
+        {"width": 1},
+        {"fine_width": 0},
+        {"fine_blocks": -1},
     ],
 )
 def test_bad_configurations(wrong: dict[str, object]) -> None:
