@@ -25,7 +25,8 @@ from .images import psnr_db
 from .models import Model
 
 MODES = ("L", "LA", "RGB", "RGBA")
-_METADATA_LIMIT = 1 << 24  # bytes of each kind, unpacked
+METADATA_LIMIT = 1 << 24
+"""Bytes of a colour profile, and of EXIF, that a file may keep."""
 _ROWS = 64  # read at a time, or in all where the size of a plain file is guessed
 _GUESS = 1.3  # how far above the truth the guess may lie
 
@@ -68,7 +69,7 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
     """The file of an image, and whether the model renders it as well as images that it knows (not asked
     of those of a given size).
 
-    Raises UnsupportedImage for a mode that it does not take, TooLarge beyond the container's limits."""
+    Raises UnsupportedImage for a mode that it does not take, TooLarge beyond the container's and METADATA_LIMIT."""
     if not is_photograph(image):
         raise UnsupportedImage(f"{model.name} takes {model.codec.takes}, found mode {image.mode}")
     if image.width * image.height > container.MAX_PIXELS:
@@ -153,7 +154,7 @@ def _of_size(
 
 def _front(image: Image.Image, keep: bool) -> bytes:
     """What stands in front of the model's payload: metadata if kept, and transparency where the mode has it."""
-    parts = [zlib.compress(part, 9) for part in vars(Metadata.of(image)).values()] if keep else []
+    parts = [_deflated(*each) for each in vars(Metadata.of(image)).items()] if keep else []
     if image.mode in ("LA", "RGBA"):
         method, extra, payload = plain.encode(plain.from_pil(image.getchannel("A")))
         parts.append(bytes([method]) + leb128(len(extra)) + extra + payload)
@@ -183,12 +184,20 @@ def _part(payload: bytes, place: int) -> tuple[bytes, int]:
     return payload[place : place + length], place + length
 
 
+def _deflated(name: str, part: bytes) -> bytes:
+    if len(part) > METADATA_LIMIT:
+        raise TooLarge(f"{name} of {len(part)} bytes, at most {METADATA_LIMIT} can be kept")
+    return zlib.compress(part, 9)
+
+
 def _inflated(data: bytes) -> bytes:
     unpacker = zlib.decompressobj()
     try:
-        found = unpacker.decompress(data, _METADATA_LIMIT)
+        found = unpacker.decompress(data, METADATA_LIMIT)
     except zlib.error as error:
         raise Corrupt(f"payload: metadata: {error}") from error
     if not unpacker.eof:
-        raise Corrupt(f"payload: metadata is cut, or has more than {_METADATA_LIMIT} bytes")
+        raise Corrupt(f"payload: metadata is cut, or has more than {METADATA_LIMIT} bytes")
+    if unpacker.unused_data:
+        raise Corrupt(f"payload: {len(unpacker.unused_data)} bytes follow the metadata")
     return found

@@ -5,6 +5,7 @@ NumPy and the plain Python arithmetic coder; no torch, nothing of vqcodec.codec 
 import json
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,13 @@ CLASSES = ((1, 26, 3, 0), (26, 48, 10, 0), (48, 70, 36, 0), (70, 90, 36, 2), (90
 DTYPES = {"I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64, "F16": np.float16}
 
 
-def read_weights(path: Path) -> tuple[dict, Tensors]:
-    """Configuration and tensors, int64 or float64, of a weights file."""
+def read_weights(path: Path, family: str = "photo") -> tuple[dict, Tensors]:
+    """Configuration and tensors, int64 or float64, of a weights file of this family."""
     data = path.read_bytes()
     (size,) = struct.unpack_from("<Q", data)
     header = json.loads(data[8 : 8 + size])
     told = json.loads(header.pop("__metadata__")["vqcodec"])
-    assert told["family"] == "photo"
+    assert told["family"] == family
     tensors = {}
     for name, entry in header.items():
         first, last = entry["data_offsets"]
@@ -166,21 +167,73 @@ def pixels(z: np.ndarray, a: np.ndarray, quality: int, config: dict, w: Tensors)
     return np.clip(np.round(255 * (y + 0.5)), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
-def decode_file(blob: bytes, weights: Path) -> tuple[np.ndarray, bytes, bytes]:
-    """Pixels uint8 [H, W] or [H, W, channels] of an image of one tile, colour profile and EXIF."""
-    config, w = read_weights(weights)
+@dataclass
+class Front:
+    """What a file says before the model's payload, which comes next in `data`. told: colour profile and EXIF."""
+
+    mode: int
+    setting: int
+    size: tuple[int, int]
+    told: tuple[bytes, bytes]
+    alpha: np.ndarray | None
+    data: Bytes
+
+
+def front(blob: bytes, cut: bool = False) -> Front:
+    """Of a file; cut: of the start of one."""
     mode, parameter = blob[6], blob[7]
     width, height, extra, length = struct.unpack_from("<IIHQ", blob, 8)
-    data, told = Bytes(blob[26 + extra : 26 + extra + length]), (b"", b"")
+    assert cut or len(blob) == 30 + extra + length
+    data, told, alpha = Bytes(blob[26 + extra : 26 + extra + length]), (b"", b""), None
     if parameter & 128:
         told = zlib.decompress(data.part()), zlib.decompress(data.part())
-    alpha = None
     if mode in (3, 6):
         stored = data.part()
-        front = Bytes(stored[1:])
-        extra_of_alpha = front.part()
-        alpha = plain.decode(stored[0], extra_of_alpha, front.rest(), width, height, "L").pixels.reshape(height, width)
-    image = decode_tile(data.rest(), parameter & 127, (height, width), config, w)
-    if mode in (2, 3):
+        described = Bytes(stored[1:])
+        extra_of_alpha = described.part()
+        alpha = plain.decode(stored[0], extra_of_alpha, described.rest(), width, height, "L").pixels
+        alpha = alpha.reshape(height, width)
+    return Front(mode, parameter & 127, (height, width), told, alpha, data)
+
+
+def whole(image: np.ndarray, front: Front) -> np.ndarray:
+    """Pixels uint8 [H, W] or [H, W, channels] in the file's mode, of an image uint8 [H, W, 3]."""
+    if front.mode in (2, 3):
         image = ((image.sum(2, dtype=np.int64) + 1) // 3).astype(np.uint8)
-    return (image if alpha is None else np.dstack([image, alpha])), *told
+    return image if front.alpha is None else np.dstack([image, front.alpha])
+
+
+def spans(size: int) -> list[tuple[int, int]]:
+    count = max(1, -(-(size - 64) // 2048))
+    return [(2048 * t, min(size, 2048 * (t + 1) + 64)) for t in range(count)]
+
+
+def tiles(size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width of every tile, row by row."""
+    return [(b - a, d - c) for a, b in spans(size[0]) for c, d in spans(size[1])]
+
+
+def joined(images: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The image, of its tiles."""
+    columns = len(spans(size[1]))
+    return lines([lines(images[i : i + columns], 1) for i in range(0, len(images), columns)], 0)
+
+
+def lines(images: list[np.ndarray], axis: int) -> np.ndarray:
+    image, *others = (np.moveaxis(image, axis, 0).astype(np.int64) for image in images)
+    for b in others:
+        j = np.arange(64)[:, None, None]
+        overlap = ((127 - 2 * j) * image[-64:] + (2 * j + 1) * b[:64] + 64) // 128
+        image = np.concatenate([image[:-64], overlap, b[64:]])
+    return np.moveaxis(image, 0, axis).astype(np.uint8)
+
+
+def decode_file(blob: bytes, weights: Path) -> tuple[np.ndarray, bytes, bytes]:
+    """Pixels uint8 [H, W] or [H, W, channels] of a file, colour profile and EXIF."""
+    config, w = read_weights(weights)
+    told = front(blob)
+    sizes = tiles(told.size)
+    payloads = [told.data.part() for _ in sizes] if len(sizes) > 1 else [told.data.rest()]
+    pairs = zip(payloads, sizes, strict=True)
+    images = [decode_tile(payload, told.setting, size, config, w) for payload, size in pairs]
+    return whole(joined(images, told.size), told), *told.told

@@ -97,3 +97,13 @@ def test_photographs(tiny_photo: Path, photo: Images, mode: str, quality: int) -
     pixels, profile, exif = reference_photo.decode_file(blob, tiny_photo)
     assert np.abs(pixels.astype(int) - np.asarray(decoded)).max() <= 1
     assert (profile, exif) == (b"", image.info["exif"] if mode == "RGBA" else b"")
+
+
+def test_large_photographs_are_tiles(tiny_photo: Path, photo: Images) -> None:
+    """Two tiles beside each other, whose columns of 64 pixels fade into each other."""
+    image = np.concatenate([photo[5 * n : 5 * n + 9] for n in range(17)], 1)[:, :2113]
+    blob = vqcodec.encode(Image.fromarray(image), str(tiny_photo), quality=30)
+    assert not vqcodec.info(blob).lossless
+    decoded = vqcodec.decode(blob, "numpy", str(tiny_photo))
+    pixels, _, _ = reference_photo.decode_file(blob, tiny_photo)
+    assert np.abs(pixels.astype(int) - decoded).max() <= 1

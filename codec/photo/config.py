@@ -69,11 +69,10 @@ class PhotoConfig:
             raise ValueError(f"the last stride must be a power of two from 4, found {self.stride}")
         if sum(level.latents for level in self.finest) > SAMPLES * self.stride**2:
             raise ValueError("the levels of the last stride have more latents than a block has samples")
-        if (
-            min(self.width, self.fine_width) < 1
-            or min(self.analysis_blocks, self.synthesis_blocks, self.fine_blocks) < 0
-        ):
-            raise ValueError("widths must be at least 1, numbers of blocks at least 0")
+        if self.width < 2 or self.fine_width < 1:
+            raise ValueError("width must be at least 2, as blocks halve it, fine_width at least 1")
+        if min(self.analysis_blocks, self.synthesis_blocks, self.fine_blocks) < 0:
+            raise ValueError("numbers of blocks must be at least 0")
         if not 0 < self.weight_low < self.weight_high:
             raise ValueError("weights must be positive, and rise")
 

@@ -75,8 +75,8 @@ class PhotoVQConfig:
             raise ValueError(f"codebooks: at most {MOST_OF_A_STRIDE} may share a stride")
         if self.stride < 4 or self.stride & (self.stride - 1):
             raise ValueError(f"the last stride must be a power of two from 4, found {self.stride}")
-        if min(self.width, self.fine_width, self.prior_width, self.prior_embed, self.prior_hidden) < 1:
-            raise ValueError("widths must be at least 1")
+        if self.width < 2 or min(self.fine_width, self.prior_width, self.prior_embed, self.prior_hidden) < 1:
+            raise ValueError("width must be at least 2, as blocks halve it, other widths at least 1")
         if min(self.analysis_blocks, self.synthesis_blocks, self.fine_blocks) < 0:
             raise ValueError("numbers of blocks must be at least 0")
         if self.weight <= 0:

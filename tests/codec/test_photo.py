@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -16,8 +17,8 @@ from PIL import Image, ImageDraw
 import vqcodec
 from vqcodec.bitstream import container
 from vqcodec.bitstream.container import ModelHeader
-from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, UnsupportedImage
-from vqcodec.codec import models
+from vqcodec.bitstream.errors import BitstreamError, Corrupt, ModelMismatch, TooLarge, UnsupportedImage
+from vqcodec.codec import models, photographs
 from vqcodec.codec.config import ConfigError, from_dict
 from vqcodec.codec.exact import backend
 from vqcodec.codec.files import FileError, saved
@@ -27,6 +28,7 @@ from vqcodec.codec.photo.codec import PhotoCodec
 from vqcodec.codec.photo.config import Level, PhotoConfig
 from vqcodec.codec.photo.exact import CLASSES, SCALES, ExactPrior
 from vqcodec.codec.photo.model import PhotoModel, transform
+from vqcodec.codec.photographs import METADATA_LIMIT, Wish
 
 # mkldnn.flags sets every flag again, and PyTorch then tells of one that is for other processors.
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
@@ -184,6 +186,21 @@ def test_metadata_are_kept_on_request(tiny_photo: Path, photo: Pixels, tmp_path:
         assert decoded.getexif()[0x010E] == "a description"
 
 
+def test_metadata_that_no_decoder_would_read_are_refused(tiny_photo: Path, photo: Pixels) -> None:
+    """They used to be written, into files that could not be decoded."""
+    image = Image.fromarray(photo[:40, :40])
+    image.info["icc_profile"] = bytes(METADATA_LIMIT)
+    blob, _ = photographs.encode(image, models.load(str(tiny_photo)), Wish(50, metadata=True))
+    header, payload = container.read(blob)
+    assert isinstance(header, ModelHeader)
+    assert photographs._read_front(header, payload)[0].icc_profile == bytes(METADATA_LIMIT)
+    for name in ("icc_profile", "exif"):
+        image.info = {name: bytes(METADATA_LIMIT + 1)}
+        with pytest.raises(TooLarge, match=rf"{name} of {METADATA_LIMIT + 1} bytes"):
+            vqcodec.encode(image, str(tiny_photo), metadata=True)
+        vqcodec.encode(image, str(tiny_photo))
+
+
 @pytest.mark.parametrize("bpp", [0.5, 2.0])
 def test_a_size_can_be_asked_for(tiny_photo: Path, photo: Pixels, bpp: float) -> None:
     most = bpp * photo.shape[0] * photo.shape[1] / 8
@@ -289,6 +306,17 @@ def test_cut_payloads_are_an_error(tiny_photo: Path, file: bytes) -> None:
         vqcodec.decode(rewritten(file, payload + b"\0"), model=str(tiny_photo))
 
 
+def test_bytes_after_metadata_are_an_error(tiny_photo: Path, photo: Pixels) -> None:
+    blob = vqcodec.encode(Image.fromarray(photo[:40, :40]), str(tiny_photo), metadata=True)
+    payload = container.read(blob)[1]
+    profile, rest = payload[1 : 1 + payload[0]], payload[1 + payload[0] :]
+    assert zlib.decompress(profile) == b""
+    for wrong, match in ((profile + b"\0", "1 bytes follow"), (profile[:-1], "cut"), (b"", "cut")):
+        changed = bytes([len(wrong)]) + wrong + rest
+        with pytest.raises(Corrupt, match=match):
+            vqcodec.decode(rewritten(blob, changed), model=str(tiny_photo))
+
+
 @pytest.mark.parametrize("wrong", [{"parameter": 0}, {"parameter": 101}, {"parameter": 128}, {"mode": "P"}])
 def test_impossible_headers(tiny_photo: Path, file: bytes, wrong: dict[str, object]) -> None:
     with pytest.raises(Corrupt):
@@ -336,7 +364,9 @@ def level(stride: int, latents: int = 4, blocks: int = 1) -> dict[str, int]:
         {"levels": [level(8, blocks=6)]},
         {"levels": []},
         {"weight_low": 0.2},
-        {"width": 0},
+        {"width": 1},
+        {"fine_width": 0},
+        {"fine_blocks": -1},
     ],
 )
 def test_bad_configurations(wrong: dict[str, object]) -> None:

@@ -75,7 +75,7 @@ def pixels(photo: NDArray[np.uint8], batch: int = 2, side: int = 64) -> Tensor:
     [
         {"codebooks": ()}, {"codebooks": (Codebook(16, 4, 4), Codebook(4, 4, 4))},
         {"codebooks": (Codebook(8, 4, 4), Codebook(16, 4, 4))}, {"codebooks": (Codebook(2, 4, 4),)},
-        {"codebooks": (Codebook(12, 4, 4),)}, {"width": 0}, {"fine_blocks": -1}, {"weight": 0.0},
+        {"codebooks": (Codebook(12, 4, 4),)}, {"width": 1}, {"fine_width": 0}, {"fine_blocks": -1}, {"weight": 0.0},
         {"codebooks": (Codebook(8, 4, 4),) * 4},
     ],
 )  # fmt: skip
