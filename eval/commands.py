@@ -346,7 +346,7 @@ _ARCHIVE_DOC = """Pack a data set into one archive and unpack it, by real proces
 
 Beside it: -ELBO of the same model, initial bits, and classical codecs on the whole set."""
 evaluate = click.command("eval")(_measurement(".model", _EVAL_DOC, options=_EVAL_OPTIONS))
-bench.command("speed")(_measurement(".bench.speed", _SPEED_DOC))
+bench.command("speed")(_measurement(".bench.speed", _SPEED_DOC, photographs=".bench.photo_speed"))
 bench.command("rd")(
     _measurement(".bench.rd", _RD_DOC, model=_MODELS, peers=True, options=(_ANCHOR,), photographs=".bench.photographs")
 )

@@ -56,22 +56,43 @@ def measure(model: str, data: Dataset, limit: int | None = None, device: str = "
         _time_model(loaded, model, setting, images, device, repeats) for setting in files.settings_of(loaded.codec)
     ]
     known = peers()
-    timings += [_time_peer(known[name], quality, images, repeats) for name, quality in _PEERS.items()]
+    timings += [time_peer(known[name], quality, list(images), repeats) for name, quality in _PEERS.items()]
     return Speed(loaded.name, f"{data.name} {data.split}", len(images), environment(device), timings)
 
 
 def _time_model(model: Model, name: str, setting: int, images: Images, device: str, repeats: int) -> Timing:
     of = model.codec.lossy_settings
     asked = files.ask(setting, of)
-    blobs, encode_s = _seconds(lambda: files.encode(images, name, model, asked, device), repeats)
-    _, decode_s = _seconds(lambda: files.decode(blobs, name, device), repeats)
-    return _timing(files.label(setting, of), blobs, encode_s, decode_s)
+    return time_codec(
+        files.label(setting, of),
+        lambda: files.encode(images, name, model, asked, device),
+        lambda blobs: files.decode(blobs, name, device),
+        repeats,
+    )
 
 
-def _time_peer(peer: Peer, quality: int | None, images: Images, repeats: int) -> Timing:
-    blobs, encode_s = _seconds(lambda: [peer.encode(image, quality) for image in images], repeats)
-    _, decode_s = _seconds(lambda: [peer.decode(blob) for blob in blobs], repeats)
-    return _timing(peer.name if quality is None else f"{peer.name}, quality {quality}", blobs, encode_s, decode_s)
+def time_peer(peer: Peer, quality: int | None, images: Sequence[Images], repeats: int) -> Timing:
+    """Image by image."""
+    name = peer.name if quality is None else f"{peer.name}, quality {quality}"
+    return time_codec(
+        name,
+        lambda: [peer.encode(image, quality) for image in images],
+        lambda blobs: [peer.decode(blob) for blob in blobs],
+        repeats,
+    )
+
+
+def time_codec(
+    name: str, encode: Callable[[], list[bytes]], decode: Callable[[list[bytes]], object], repeats: int
+) -> Timing:
+    """Of what encodes all images, and what decodes their files."""
+    blobs, encode_s = _seconds(encode, repeats)
+    _, decode_s = _seconds(lambda: decode(blobs), repeats)
+    count = len(blobs)
+    return Timing(
+        name, sum(map(len, blobs)) / count, encode_s, decode_s,
+        count / statistics.median(encode_s), count / statistics.median(decode_s),
+    )  # fmt: skip
 
 
 def _seconds(action: Callable[[], T], repeats: int) -> tuple[T, list[float]]:
@@ -84,14 +105,6 @@ def _seconds(action: Callable[[], T], repeats: int) -> tuple[T, list[float]]:
     return result, times
 
 
-def _timing(name: str, blobs: Sequence[bytes], encode_s: list[float], decode_s: list[float]) -> Timing:
-    count = len(blobs)
-    return Timing(
-        name, sum(map(len, blobs)) / count, encode_s, decode_s,
-        count / statistics.median(encode_s), count / statistics.median(decode_s),
-    )  # fmt: skip
-
-
 def table(result: dict[str, Any]) -> str:
     """The result of `measure`, as it stands in JSON, as text; speeds also as multiples of the last peer's."""
     last = result["timings"][-1]
@@ -101,8 +114,10 @@ def table(result: dict[str, Any]) -> str:
         [
             timing["name"],
             number(timing["bytes_per_image"], 2),
-            number(timing["encode_images_per_s"]),
-            number(timing["decode_images_per_s"]),
+            *(
+                number(each, 0 if each >= 100 else 1)
+                for each in (timing["encode_images_per_s"], timing["decode_images_per_s"])
+            ),
             number(timing["encode_images_per_s"] / last["encode_images_per_s"], 2),
             number(timing["decode_images_per_s"] / last["decode_images_per_s"], 2),
         ]
