@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -177,20 +178,17 @@ class LadderTask(nn.Module):
             groups += [ParameterGroup(parameters, clip, rate * quiet)] if parameters else []
         return groups
 
-    def phase(self, progress: float) -> float | None:
-        """The progress that stands for all those at which the objective is the same as at this one; None: there are
-        none, it changes from step to step."""
-        train = self.train_config
-        if progress < train.kl_warmup or (train.rd_weights and train.lossy_share):
-            return None
-        return float(progress >= train.round_from) or train.kl_warmup
+    @property
+    def constant(self) -> bool:
+        """Whether the loss changes with the KL weight alone, not with the step."""
+        return self.model.config.posterior == "gaussian"
 
-    def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, images: Tensor, step: int, progress: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch uint8 [B, S, S], nats per image, and metrics (0-d tensors). progress: 0..1."""
         config, train = self.model.config, self.train_config
         values = self.values(turned(images) if train.turns else images)
-        rounded = config.posterior == "uniform" and progress >= train.round_from
-        weight = min(1.0, progress / train.kl_warmup) if train.kl_warmup else 1.0
+        rounded = config.posterior == "uniform" and bool(progress >= train.round_from)
+        weight = _ramp(progress, train.kl_warmup)
         found = terms(self.model, values, 0, True, rounded, train.importance)
         assert found.log_likelihood is not None
         kl, nll = found.total_kl.mean(), -found.log_likelihood.mean()
@@ -267,6 +265,13 @@ class LadderTask(nn.Module):
             mse = result.pop(f"sse_q{quality}") / batches[0][0].numel()
             result[f"psnr_db_q{quality}"] = 10 * math.log10(255**2 / max(mse, 1e-9))
         return result
+
+
+def _ramp(progress: float | Tensor, until: float) -> Any:
+    """From 0 to 1 while progress gets `until` there; a 0-d tensor if progress is one."""
+    if not until:
+        return 1.0
+    return (progress / until).clamp(max=1.0) if isinstance(progress, Tensor) else min(1.0, progress / until)
 
 
 def turned(images: Tensor) -> Tensor:

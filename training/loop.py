@@ -35,9 +35,7 @@ _AGREE_EVERY = 4
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
-CAPTURED = (LadderTask, PhotoTask)
-"""Tasks whose objective stays the same for many steps."""
-Objective = Callable[[Tensor, int, float], tuple[Tensor, dict[str, Tensor]]]
+Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 Task = VQTask | LadderTask | PhotoTask | PhotoVQTask
 
 
@@ -151,25 +149,20 @@ class _Run:
         self.task = build_task(recipe).to(self.device)
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
-        self.captured = self._captured()
-        rates = [torch.zeros((), device=self.device) if self.captured else 0.0 for _ in self.groups]
+        self.captures = self.device.type == "cuda" and recipe.train.capture and self.task.constant
+        self.captured: Captured | None = None
+        torch.backends.cudnn.benchmark |= self.captures
+        rates = [torch.zeros((), device=self.device) if self.captures else 0.0 for _ in self.groups]
         self.optimiser = torch.optim.Adam(
             [{"params": spec.parameters, "lr": rate} for spec, rate in zip(self.groups, rates, strict=True)],
-            fused=True, capturable=self.captured is not None,
+            fused=True, capturable=self.captures,
         )  # fmt: skip
         group.scatter_seeds(recipe.train.seed)
 
-    def _captured(self) -> Captured | None:
-        """Steps as CUDA graphs, where the recipe asks for them and there is a GPU."""
-        if self.device.type != "cuda" or not self.recipe.train.capture:
-            return None
-        torch.backends.cudnn.benchmark = True
+    def _capture(self, images: Tensor | Photos) -> Captured:
+        """Steps on these images as a CUDA graph."""
         loss = torch.compile(self.task.loss, dynamic=False) if self.recipe.train.compile else self.task.loss
-
-        def update(images: Tensor | Photos, numbers: Tensor, phase: float) -> dict[str, Tensor]:
-            return self._update(loss, images[numbers], 0, phase)
-
-        return Captured(update)
+        return Captured(lambda numbers, progress: self._update(loss, images[numbers], 0, progress))
 
     @property
     def checkpoint_due(self) -> bool:
@@ -196,15 +189,15 @@ class _Run:
             else:
                 group["lr"] = rate * spec.rate
         progress = self.step / self.steps
-        phase = self.task.phase(progress) if self.captured and isinstance(self.task, CAPTURED) else None
-        if self.captured is None or phase is None:
-            metrics = self._update(self.task.loss, images[numbers], self.step, progress)
+        if self.captures:
+            self.captured = self.captured or self._capture(images)
+            metrics = self.captured(numbers, progress)
         else:
-            metrics = self.captured(images, numbers, phase)
+            metrics = self._update(self.task.loss, images[numbers], self.step, progress)
         self.step += 1
         return metrics
 
-    def _update(self, objective: Objective, batch: Tensor, step: int, progress: float) -> dict[str, Tensor]:
+    def _update(self, objective: Objective, batch: Tensor, step: int, progress: float | Tensor) -> dict[str, Tensor]:
         with products(self.device, self.recipe.train.precision):
             loss, metrics = objective(batch, step, progress)
         self.optimiser.zero_grad()
@@ -213,7 +206,7 @@ class _Run:
         for spec in self.groups:
             if math.isinf(spec.clip):
                 continue
-            nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=self.captured is None)
+            nn.utils.clip_grad_norm_(spec.parameters, spec.clip, error_if_nonfinite=not self.captures)
         self.optimiser.step()
         return metrics | {"loss": loss.detach()}
 

@@ -32,22 +32,29 @@ class Terms:
         return torch.stack(self.bits).sum(0) / pixels
 
 
-def terms(model: PhotoModel, images: Tensor, quality: Tensor, rounded: bool) -> Terms:
+def terms(model: PhotoModel, images: Tensor, quality: Tensor, rounded: bool | Tensor) -> Terms:
     """The walk with latents rounded as the codec does (straight-through), or with noise that stands for it.
 
-    images uint8 [B, 3, H, W], sides multiples of the model's; quality [B]."""
+    images uint8 [B, 3, H, W], sides multiples of the model's; quality [B]; rounded: may be 0-d on the device."""
     x = images.float().div_(255).sub_(0.5)
     coefficients, features = model.analysis.up(x, quality)
     below, bits, latents = model.prior.first(len(x), x.shape[2], x.shape[3]), [], []
     for number, level in enumerate(model.config.levels):
         step = model.prior.expect(number, below, quality)
         offset = model.analysis.posterior(step, coefficients, features)
-        k = offset + ((offset.round() - offset).detach() if rounded else torch.rand_like(offset) - 0.5)
+        k = offset + _moved(offset.detach(), rounded)
         bits.append(rate(k, at_least(step.log_scale, LOG_SCALE_MIN).exp()).flatten(1).sum(1) / math.log(2))
         if level.stride == model.config.stride:
             latents.append(step.mean + k / step.gain)
         below = model.prior.take(step, k, quality)
     return Terms(bits, model.synthesis(torch.cat(latents, 1), below, quality).float())
+
+
+def _moved(offset: Tensor, rounded: bool | Tensor) -> Tensor:
+    """From offsets to the integers next to them, or uniform noise."""
+    if isinstance(rounded, Tensor):
+        return torch.where(rounded, offset.round() - offset, torch.rand_like(offset) - 0.5)
+    return offset.round() - offset if rounded else torch.rand_like(offset) - 0.5
 
 
 class _AtLeast(torch.autograd.Function):
@@ -76,6 +83,9 @@ def at_least(x: Tensor, bound: float) -> Tensor:
 class PhotoTask(nn.Module):
     """A PhotoModel and its training objective."""
 
+    constant = True
+    """The loss changes with the progress alone, not with the step."""
+
     def __init__(self, model: PhotoConfig, train: PhotoTrain) -> None:
         """Build the model."""
         super().__init__()
@@ -96,11 +106,7 @@ class PhotoTask(nn.Module):
             ParameterGroup(knots, clip, _QUALITY_RATE),
         ]
 
-    def phase(self, progress: float) -> float | None:
-        """The progress that stands for all those at which the objective is the same as at this one."""
-        return float(progress >= self.train_config.round_from)
-
-    def loss(self, images: Tensor, step: int, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, images: Tensor, step: int, progress: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Rate plus weighted distortion of uint8 [B, 3, S, S], each at a random quality.
 
         An image's loss is divided by the root of its weight: so a share of the rate counts alike at all qualities."""

@@ -34,6 +34,9 @@ class PhotoVQTask(nn.Module):
     for (van den Oord et al. 2017, appendix A.1), over all processes of a training; unused ones become halves of much
     used ones (Linde, Buzo and Gray 1980)."""
 
+    constant = False
+    """Codebooks are looked after at some steps."""
+
     def __init__(self, model: PhotoVQConfig, train: PhotoVQTrain) -> None:
         """Build the model."""
         super().__init__()

@@ -32,6 +32,9 @@ class VQTask(nn.Module):
     rd_weights: Tensor
     targets: Tensor
 
+    constant = False
+    """Codebooks are looked after at some steps."""
+
     def __init__(self, model: VQConfig, train: VQTrain) -> None:
         """Build the model; rate-distortion weights start at 0."""
         super().__init__()

@@ -77,8 +77,8 @@ def test_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     (MINIMAL + "learning_rate = false\n", "train.learning_rate: expected float, found False"),
     (MINIMAL.replace('"mnist"', "3"), "data: expected str, found 3"),
     (MINIMAL.replace('note = ""\n', ""), "note"),
-    (MINIMAL + "epochs = 0\n", "epochs, batch_size and warmup_steps"),
-    (MINIMAL + "batch_size = 0\n", "epochs, batch_size and warmup_steps"),
+    (MINIMAL + "epochs = 0\n", "epochs, batch_size, warmup_steps and evaluate_every"),
+    (MINIMAL + "batch_size = 0\n", "epochs, batch_size, warmup_steps and evaluate_every"),
     (MINIMAL + 'precision = "fp8"\n', "precision"),
     (MINIMAL + 'schedule = "linear"\n', "schedule must be 'cosine', 'constant' or 'steps', found 'linear'"),
     (MINIMAL.replace("[50]", "[50, 60]"), "rate_bits needs one entry per level"),
@@ -466,7 +466,7 @@ def test_the_loop_counts_epochs(tiny_recipe: Recipe, images: Tensor) -> None:
     run = _Run(changed(tiny_recipe, schedule="steps"), "cpu", steps_per_epoch=2)
     for step, factor in ((399, 1.0), (400, 0.75), (801, 0.75**2)):
         run.step = step
-        run.advance(images)
+        run.advance(images, torch.arange(len(images)))
         assert run.optimiser.param_groups[0]["lr"] == pytest.approx(1e-2 * factor * run.groups[0].rate)
 
 
