@@ -35,11 +35,12 @@ class BatchEncoder:
         self._low: list[NDArray[np.int32]] = []
         self._high: list[NDArray[np.int32]] = []
 
-    def push(self, symbols: ArrayLike, cdf: ArrayLike) -> None:
+    def push(self, symbols: ArrayLike, cdf: ArrayLike, checked: bool = False) -> None:
         """Appends symbols int [B, n], each below K, with tables cdf int [B, n, K + 1], K <= alphabet.
 
-        Raises ValueError for symbols, tables or shapes outside these ranges, or another B than before."""
-        tables = _checked_tables(cdf, 3, self._alphabet)
+        checked: the tables are known to be valid, which takes a while to see. Raises ValueError for symbols, tables or
+        shapes outside these ranges, or another B than before."""
+        tables = _checked_tables(cdf, 3, self._alphabet, checked)
         if self._low and len(tables) != len(self._low[0]):
             raise ValueError(f"cdf: expected {len(self._low[0])} streams as before, found {len(tables)}")
         k = tables.shape[-1] - 1
@@ -74,12 +75,13 @@ class BatchDecoder:
         self._segments = [_split_segments(stream, segments) for stream in streams]
         self._tables = np.empty((len(streams), min(count, self._size), alphabet + 1), np.int16)
 
-    def pop(self, cdf: ArrayLike) -> Int64Array:
+    def pop(self, cdf: ArrayLike, checked: bool = False) -> Int64Array:
         """The next symbols int64 [B, n], each below K, for tables cdf int [B, n, K + 1], K <= alphabet.
 
-        Raises Corrupt if a stream holds a symbol that no encoder writes, ValueError for invalid tables, another number
-        of streams, or more symbols than `count`. Each call decodes its segment from the start."""
-        tables = _checked_tables(cdf, 3, self._alphabet)
+        checked: the tables are known to be valid. Raises Corrupt if a stream holds a symbol that no encoder writes,
+        ValueError for invalid tables, another number of streams, or more symbols than `count`. Each call decodes its
+        segment from the start."""
+        tables = _checked_tables(cdf, 3, self._alphabet, checked)
         streams, n, columns = tables.shape
         if streams != len(self._segments):
             raise ValueError(f"cdf: expected {len(self._segments)} streams, found {streams}")
@@ -117,9 +119,9 @@ class StreamEncoder:
     def __init__(self, alphabet: int) -> None:
         self._batch = BatchEncoder(alphabet)
 
-    def push(self, symbols: ArrayLike, cdf: ArrayLike) -> None:
-        """Appends symbols int [n] with tables cdf int [n, K + 1]. Raises ValueError as BatchEncoder.push does."""
-        self._batch.push(np.asarray(symbols)[None], np.asarray(cdf)[None])
+    def push(self, symbols: ArrayLike, cdf: ArrayLike, checked: bool = False) -> None:
+        """Appends symbols int [n] with tables cdf int [n, K + 1]. checked, raises: as BatchEncoder.push."""
+        self._batch.push(np.asarray(symbols)[None], np.asarray(cdf)[None], checked)
 
     def finish(self) -> bytes:
         """The stream; empty if no symbol was pushed."""
@@ -132,9 +134,9 @@ class StreamDecoder:
     def __init__(self, data: bytes, alphabet: int, count: int) -> None:
         self._batch = BatchDecoder([data], alphabet, count)
 
-    def pop(self, cdf: ArrayLike) -> Int64Array:
-        """The next symbols int64 [n] for tables cdf int [n, K + 1]. Raises as BatchDecoder.pop does."""
-        symbols: Int64Array = self._batch.pop(np.asarray(cdf)[None])[0]
+    def pop(self, cdf: ArrayLike, checked: bool = False) -> Int64Array:
+        """The next symbols int64 [n] for tables cdf int [n, K + 1]. checked, raises: as BatchDecoder.pop."""
+        symbols: Int64Array = self._batch.pop(np.asarray(cdf)[None], checked)[0]
         return symbols
 
 
@@ -162,11 +164,12 @@ def _check_alphabet(alphabet: int) -> None:
         raise ValueError(f"alphabet: expected 1..{MAX_ALPHABET}, found {alphabet}")
 
 
-def _checked_tables(cdf: ArrayLike, dimensions: int, alphabet: int) -> NDArray[np.signedinteger]:
+def _checked_tables(cdf: ArrayLike, dimensions: int, alphabet: int, checked: bool = False) -> NDArray[np.signedinteger]:
     tables = integers("cdf", cdf)
     if tables.ndim != dimensions:
         raise ValueError(f"cdf: expected {dimensions} dimensions, found shape {tables.shape}")
-    check_cdf(tables)
+    if not checked:
+        check_cdf(tables)
     if tables.shape[-1] - 1 > alphabet:
         raise ValueError(f"cdf: expected tables of at most {alphabet} symbols, found {tables.shape[-1] - 1}")
     return tables

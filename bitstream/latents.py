@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from .cdf import Int64Array, cdf_from_frequencies, quantise_weights
+from .cdf import Int64Array, cdf_from_frequencies, check_cdf, quantise_weights
 from .coder import SEGMENT, StreamDecoder, StreamEncoder, segment_symbols
 from .errors import Corrupt, Truncated
 from .numbers import leb128, read_leb128
@@ -63,6 +63,8 @@ class _Classes:
     """Which latents a class has, and their tables."""
 
     def __init__(self, classes: Sequence[ScaleClass], tables: Sequence[NDArray[np.int32]]) -> None:
+        for table in tables:  # a few hundred rows, of which every latent takes one
+            check_cdf(table)
         self.classes, self.tables = classes, tables
         self.firsts = [1, *(each.until for each in classes[:-1])]
 
@@ -97,7 +99,7 @@ class LatentWriter:
                 value = values[places]
                 high = value >> each.low
                 inside = np.abs(high) <= each.reach
-                self._streams[number].push(np.where(inside, high + each.reach, each.symbols - 1), tables)
+                self._streams[number].push(np.where(inside, high + each.reach, each.symbols - 1), tables, checked=True)
                 self._counts[number] += len(places)
                 self._escapes.append(value[~inside].astype("<i2"))
                 self._lows.append(((value[inside, None] >> np.arange(each.low)) & 1).astype(np.uint8).ravel())
@@ -156,7 +158,7 @@ class LatentReader:
 
     def _popped(self, number: int, tables: NDArray[np.int32]) -> Int64Array:
         try:
-            return self._streams[number].pop(tables)
+            return self._streams[number].pop(tables, checked=True)
         except ValueError as error:  # more than the declared segments hold
             raise Corrupt(f"payload: stream {number} is shorter than its latents") from error
 

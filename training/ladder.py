@@ -180,8 +180,9 @@ class LadderTask(nn.Module):
 
     @property
     def constant(self) -> bool:
-        """Whether the loss changes with the KL weight alone, not with the step."""
-        return self.model.config.posterior == "gaussian"
+        """Whether the loss changes with the KL weight alone, not with the step or with how many pixels have ink."""
+        config = self.model.config
+        return config.posterior == "gaussian" and config.likelihood == "bernoulli"
 
     def loss(self, images: Tensor, step: int, progress: float | Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a batch uint8 [B, S, S], nats per image, and metrics (0-d tensors). progress: 0..1."""

@@ -43,7 +43,8 @@ def terms(model: PhotoModel, images: Tensor, quality: Tensor, rounded: bool | Te
         step = model.prior.expect(number, below, quality)
         offset = model.analysis.posterior(step, coefficients, features)
         k = offset + _moved(offset.detach(), rounded)
-        bits.append(rate(k, at_least(step.log_scale, LOG_SCALE_MIN).exp()).flatten(1).sum(1) / math.log(2))
+        nats = _nats(offset, k, at_least(step.log_scale, LOG_SCALE_MIN).exp(), rounded)
+        bits.append(nats.flatten(1).sum(1) / math.log(2))
         if level.stride == model.config.stride:
             latents.append(step.mean + k / step.gain)
         below = model.prior.take(step, k, quality)
@@ -55,6 +56,17 @@ def _moved(offset: Tensor, rounded: bool | Tensor) -> Tensor:
     if isinstance(rounded, Tensor):
         return torch.where(rounded, offset.round() - offset, torch.rand_like(offset) - 0.5)
     return offset.round() - offset if rounded else torch.rand_like(offset) - 0.5
+
+
+def _nats(offset: Tensor, k: Tensor, scale: Tensor, rounded: bool | Tensor) -> Tensor:
+    """Code lengths of k. Where it is rounded, they say nothing of how far an offset is from the next integer, and the
+    encoder would drift to ever larger ones: its gradient is that of the offset with noise (Minnen and Singh 2020,
+    section 3.2), that of the scales the one of what is coded."""
+    if rounded is False or not torch.is_grad_enabled():
+        return rate(k, scale)
+    coded, soft = rate(k.detach(), scale), rate(offset + torch.rand_like(offset) - 0.5, scale.detach())
+    mixed = coded + soft - soft.detach()
+    return torch.where(rounded, mixed, rate(k, scale)) if isinstance(rounded, Tensor) else mixed
 
 
 class _AtLeast(torch.autograd.Function):

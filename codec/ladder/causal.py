@@ -43,6 +43,10 @@ def wave_of_pixels(size: int, context: int) -> Tensor:
 class CausalPixels(nn.Module):
     """Tables of the pixels of every wave; the same code runs in float and, with exact leaves, in integers."""
 
+    place: Tensor
+    near: Tensor
+    raster: Tensor
+
     def __init__(self, config: LadderConfig) -> None:
         """The perceptron, and a head for each part of a value."""
         super().__init__()
@@ -52,8 +56,11 @@ class CausalPixels(nn.Module):
         self.waves, offsets = waves(size, radius), neighbours(radius)
         self.width = size + 2 * radius  # of the canvas: pixels of value 0 above the image and on both of its sides
         place = torch.arange(size)
-        self.place = ((place[:, None] + radius) * self.width + place + radius).flatten()
-        self.near = self.place[:, None] + offsets[:, 0] * self.width + offsets[:, 1]
+        on_canvas = ((place[:, None] + radius) * self.width + place + radius).flatten()
+        self.register_buffer("place", on_canvas, persistent=False)
+        near = on_canvas[:, None] + offsets[:, 0] * self.width + offsets[:, 1]
+        self.register_buffer("near", near, persistent=False)
+        self.register_buffer("raster", torch.arange(size**2), persistent=False)
         self.seen = nn.Embedding.from_pretrained(_seen(config.values))
         self.features = nn.Sequential(
             conv(config.widths[0], config.patch**2 * config.pixel_features), nn.PixelShuffle(config.patch)
@@ -78,8 +85,8 @@ class CausalPixels(nn.Module):
         values = torch.zeros(len(context), len(self.place), dtype=torch.int64, device=context.device)
         features = self.features(context).flatten(2).mT
         canvas = self._canvas(values if known is None else known)
-        for number, places in enumerate(self.waves if known is None else [torch.arange(len(self.place))]):
-            near = canvas.index_select(1, self.near[places].flatten().to(canvas.device))
+        for number, places in enumerate(self.waves if known is None else [self.raster]):
+            near = canvas.index_select(1, self.near[places].flatten())
             near = near.view(len(context), len(places), -1)
             hidden = self.net(torch.cat([near, features[:, places]], 2))
             values[:, places] = yield from self._value(number, places, hidden)

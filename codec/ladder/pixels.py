@@ -53,7 +53,8 @@ class StagedPixels(nn.Module):
         super().__init__()
         self.config = config
         order, starts = patch_order(config.patch), (0, *(stage.until for stage in config.stages))
-        self.places = [order[a:b].sort().values for a, b in pairwise(starts)]
+        for number, (first, end) in enumerate(pairwise(starts)):
+            self.register_buffer(f"places{number}", order[first:end].sort().values, persistent=False)
         features, embed = config.pixel_features, config.pixel_embed
         self.nets = nn.ModuleList(self._net(stage, number) for number, stage in enumerate(config.stages))
         self.embedding = nn.Embedding(config.values, embed)
@@ -67,6 +68,11 @@ class StagedPixels(nn.Module):
                 value = torch.arange(256.0)
                 known = torch.stack([value / 128 - 1, (value > 0) * 2.0 - 1, (value > 250) * 2.0 - 1])
                 self.embedding.weight[:, : min(3, embed)] = known[:embed].T
+
+    @property
+    def places(self) -> list[Tensor]:
+        """Of every stage, the places of its pixels in a patch, raster, int64 [P]."""
+        return [getattr(self, f"places{number}") for number in range(len(self.config.stages))]
 
     def _net(self, stage: Stage, number: int) -> nn.Module:
         config, side = self.config, self.config.grids[0]
