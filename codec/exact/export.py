@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from .layers import (
-    ACTIVATION_LIMIT,
     EXACT_BOUND,
     INPUT_BOUND,
     ExactConv2d,
@@ -20,6 +19,7 @@ from .layers import (
     Leaky,
     Offset,
 )
+from .requantise import ACTIVATION_LIMIT
 
 _WEIGHT_LIMIT = 127 * 256 + 127  # the largest number of two signed digits (`backend`)
 _MAX_SHIFT = 24
