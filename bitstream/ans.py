@@ -152,16 +152,18 @@ class Stack:
         if not freqs.all():
             raise Corrupt("bits-back payload: it holds latents that no encoder draws")
         precision, lanes = np.uint64(bits), len(self.states)
-        room = np.uint64(64) - precision
+        # The largest state that has room for the symbol; a symbol that owns everything wraps to 2^64 - 1.
+        limits, rests = (freqs << (np.uint64(64) - precision)) - np.uint64(1), (np.uint64(1) << precision) - freqs
         for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
-            freq = freqs[begin : begin + lanes]
-            states = self.states[: len(freq)]
-            full = (states >> room) >= freq
-            if full.any():
-                self._put((states[full] & _LOW).astype(np.uint32))
-                np.right_shift(states, _WORD, out=states, where=full)
-            quotient, remainder = np.divmod(states, freq)
-            states[:] = (quotient << precision) + remainder + starts[begin : begin + lanes]
+            part = slice(begin, begin + lanes)
+            states = self.states[: len(starts) - begin]
+            full = np.flatnonzero(states > limits[part])
+            if len(full):
+                moved = states[full]
+                self._put(moved.astype(np.uint32))  # the low 32 bits
+                states[full] = moved >> _WORD
+            states += states // freqs[part] * rests[part]  # (s / freq) 2^P + s mod freq
+            states += starts[part]
 
     def pop(self, distribution: Distribution) -> Integers:
         """Pop as many symbols as the distribution has, int64 [n]."""
