@@ -157,7 +157,7 @@ class Stack:
         for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
             part = slice(begin, begin + lanes)
             states = self.states[: len(starts) - begin]
-            full = np.flatnonzero(states > limits[part])
+            full = (states > limits[part]).nonzero()[0]
             if len(full):
                 moved = states[full]
                 self._put(moved.astype(np.uint32))  # the low 32 bits
@@ -177,7 +177,7 @@ class Stack:
             states >>= precision
             states *= freq.view(np.uint64)
             states += (values - start).view(np.uint64)
-            low = np.flatnonzero(states < _LEAST)
+            low = (states < _LEAST).nonzero()[0]
             if len(low):
                 states[low] = (states[low] << _WORD) | self._take(len(low))
         return symbols

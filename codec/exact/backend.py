@@ -26,7 +26,7 @@ from .requantise import Requantiser
 _MIN_FAN_IN, _MAX_FAN_IN = 32, 2**14  # below, cutting and joining costs more than it saves; above, int32 may wrap
 _MIN_ROW_FAN_IN = 384  # of 1x1 kernels and matrices; BLAS has fewer done in float64 by then
 _MIN_ROWS = 256  # vectors of input channels; with fewer, cutting the weights costs more than it saves
-_CHUNK_BYTES = 2**22  # of intermediates at one time: they stay in the caches, and threads meet seldom
+_CHUNK_BYTES = 2**21  # of intermediates at one time: they stay in the caches, and threads meet seldom
 
 
 class Weight:
