@@ -59,12 +59,12 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
 
 
 def _in_place(layers: list[nn.Module]) -> list[nn.Module]:
-    """The same layers, of which those ReLUs overwrite their input that are alone in reading it."""
+    """The same layers, of which those ReLUs overwrite their input that nothing else reads: what a layer has made."""
+    before = zip([None, *layers], layers, strict=False)
     makers = (ExactConv2d, ExactLinear, Residual)
-    alone = [False, *(isinstance(layer, makers) for layer in layers[:-1])]
     return [
-        nn.ReLU(inplace=True) if own and isinstance(layer, nn.ReLU) else layer
-        for layer, own in zip(layers, alone, strict=True)
+        nn.ReLU(inplace=True) if isinstance(layer, nn.ReLU) and isinstance(maker, makers) else layer
+        for maker, layer in before
     ]
 
 
