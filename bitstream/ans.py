@@ -20,6 +20,7 @@ row by row (128 symbols: 7 and 9 million), while here an interval is computed fo
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -77,28 +78,35 @@ class Bits:
 class Tables:
     """Symbols 0..K - 1 with a table each."""
 
-    def __init__(self, cdf: Integers, precision: int) -> None:
-        """cdf: int64 [n, K + 1], increasing from 0 to 2^precision."""
+    def __init__(self, cdf: NDArray[np.signedinteger[Any]], precision: int) -> None:
+        """cdf: integers [n, K + 1], increasing from 0 to 2^precision."""
         self.cdf, self.precision = cdf, precision
+        self._inside = np.uint16 if precision <= 16 else np.uint32  # holds all below 2^precision
+        self._flat = cdf.reshape(-1)
+        self._first = np.arange(len(cdf)) * cdf.shape[1]
 
     def __len__(self) -> int:
         return len(self.cdf)
 
     def intervals(self, symbols: Integers) -> tuple[Integers, Integers]:
         """See Distribution."""
-        return _interval(self.cdf, symbols)
+        return self._interval(symbols, slice(None))
 
     def find(self, values: Integers, part: slice) -> tuple[Integers, Integers, Integers]:
         """See Distribution."""
-        cdf = self.cdf[part]
-        symbols = np.count_nonzero(cdf[:, 1:-1] <= values[:, None], axis=1)
-        return symbols, *_interval(cdf, symbols)
+        below = self._inner[:, part] <= values.astype(self._inside)
+        symbols = np.add.reduce(below, 0)
+        return symbols, *self._interval(symbols, part)
 
+    @cached_property
+    def _inner(self) -> NDArray[Any]:
+        """All between 0 and 2^precision, [K - 1, n]: a symbol's column is compared with its value at once."""
+        return self.cdf[:, 1:-1].astype(self._inside).T.copy()
 
-def _interval(cdf: Integers, symbols: Integers) -> tuple[Integers, Integers]:
-    rows = np.arange(len(cdf))
-    start = cdf[rows, symbols]
-    return start, cdf[rows, symbols + 1] - start
+    def _interval(self, symbols: Integers, part: slice) -> tuple[Integers, Integers]:
+        at = self._first[part] + symbols
+        start = self._flat[at]
+        return start.astype(np.int64), (self._flat[at + 1] - start).astype(np.int64)
 
 
 def bits(distribution: Distribution, symbols: Integers) -> NDArray[np.float64]:
@@ -144,33 +152,34 @@ class Stack:
         if not freqs.all():
             raise Corrupt("bits-back payload: it holds latents that no encoder draws")
         precision, lanes = np.uint64(bits), len(self.states)
-        room = np.uint64(64) - precision
+        # The largest state that has room for the symbol; a symbol that owns everything wraps to 2^64 - 1.
+        limits, rests = (freqs << (np.uint64(64) - precision)) - np.uint64(1), (np.uint64(1) << precision) - freqs
         for begin in range((len(starts) - 1) // lanes * lanes, -1, -lanes):
-            freq = freqs[begin : begin + lanes]
-            states = self.states[: len(freq)]
-            full = (states >> room) >= freq
-            if full.any():
-                self._put((states[full] & _LOW).astype(np.uint32))
-                np.right_shift(states, _WORD, out=states, where=full)
-            quotient, remainder = np.divmod(states, freq)
-            states[:] = (quotient << precision) + remainder + starts[begin : begin + lanes]
+            part = slice(begin, begin + lanes)
+            states = self.states[: len(starts) - begin]
+            full = (states > limits[part]).nonzero()[0]
+            if len(full):
+                moved = states[full]
+                self._put(moved.astype(np.uint32))  # the low 32 bits
+                states[full] = moved >> _WORD
+            states += states // freqs[part] * rests[part]  # (s / freq) 2^P + s mod freq
+            states += starts[part]
 
     def pop(self, distribution: Distribution) -> Integers:
         """Pop as many symbols as the distribution has, int64 [n]."""
         precision, lanes, count = np.uint64(distribution.precision), len(self.states), len(distribution)
         mask, symbols = np.uint64((1 << distribution.precision) - 1), np.empty(count, np.int64)
         for begin in range(0, count, lanes):
-            part = slice(begin, min(begin + lanes, count))
-            states = self.states[: part.stop - begin]
+            part = slice(begin, begin + lanes)
+            states = self.states[: count - begin]
             values = (states & mask).view(np.int64)
             symbols[part], start, freq = distribution.find(values, part)
             states >>= precision
             states *= freq.view(np.uint64)
             states += (values - start).view(np.uint64)
-            low = states < _LEAST
-            missing = int(np.count_nonzero(low))
-            if missing:
-                states[low] = (states[low] << _WORD) | self._take(missing)
+            low = (states < _LEAST).nonzero()[0]
+            if len(low):
+                states[low] = (states[low] << _WORD) | self._take(len(low))
         return symbols
 
     def widen(self, lanes: int) -> None:

@@ -82,7 +82,7 @@ def grey_plane(image: Image.Image) -> NDArray[np.uint8] | None:
 
 def is_binary(pixels: NDArray[np.uint8]) -> bool:
     """Whether pixels are all 0 or 255."""
-    return bool(np.isin(pixels, (0, 255)).all())
+    return bool(((pixels == 0) | (pixels == 255)).all())
 
 
 def from_grey_plane(pixels: NDArray[np.uint8], mode: str) -> Image.Image:

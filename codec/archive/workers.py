@@ -86,10 +86,8 @@ def _in_processes(work: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Gene
                 "a worker process died: out of memory, or started from a script without `if __name__ == '__main__':`; "
                 "with one job there are no workers"
             ) from error
-        except BaseException:
-            ours.close()  # ends the workers: what they are at is of no use any more
-            raise
         finally:
+            ours.close()  # ends the workers: what they are at is of no use any more, and torch takes its time to leave
             pool.shutdown(cancel_futures=True)
 
 

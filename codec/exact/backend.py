@@ -3,7 +3,7 @@
 float64 is the portable reference: every partial sum stays below 2**53 (checked at export), so any order is exact.
 
 int8 cuts both factors into signed digits of base 256, v = sum_i digit_i * 256**i with digits in [-128, 127], multiplies
-all digits of x by all of the weight in one int8 matrix product with int32 sums, and joins the products in float64.
+all digits of x by all of the weight in one int8 matrix product with int32 sums, and joins the products (`requantise`).
 A sum of K <= 2**14 products of digits is at most 2**28 and up to three share an order, so int32 holds them. Processors
 without VNNI instructions may saturate pairs of products (oneDNN, "Nuances of int8 computations") and gain nothing, so
 int8 is used only where PyTorch reports VNNI and a self-test with extreme digits passes.
@@ -15,14 +15,18 @@ Results never depend on the choice.
 from __future__ import annotations
 
 import os
-from functools import cache, cached_property, reduce
+from dataclasses import dataclass
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
 
+from .requantise import Requantiser
+
 _MIN_FAN_IN, _MAX_FAN_IN = 32, 2**14  # below, cutting and joining costs more than it saves; above, int32 may wrap
+_MIN_ROW_FAN_IN = 384  # of 1x1 kernels and matrices; BLAS has fewer done in float64 by then
 _MIN_ROWS = 256  # vectors of input channels; with fewer, cutting the weights costs more than it saves
-_CHUNK_BYTES = 2**23  # of intermediates at one time: they stay in the caches, and threads meet seldom
+_CHUNK_BYTES = 2**21  # of intermediates at one time: they stay in the caches, and threads meet seldom
 
 
 class Weight:
@@ -38,41 +42,50 @@ class Weight:
         return self.stored.to(torch.float64)
 
     @cached_property
-    def digits(self) -> Tensor | None:
-        """Digits int8 [n, kh * kw * in, out], highest first, in channels-last order; None if int8 is not for them."""
+    def digits(self) -> Digits | None:
+        """In digits; None if int8 is not for them."""
         taps = self.stored if self.stored.ndim == 2 else self.stored.permute(0, 2, 3, 1)
         rows = taps.flatten(1).T.to(torch.int32)
         if not _MIN_FAN_IN <= len(rows) <= _MAX_FAN_IN:
             return None
         digits = torch.empty(_count(rows), *rows.shape, dtype=torch.int8)
         _cut(rows.clone(), digits)
-        return digits
+        return Digits(digits.transpose(0, 1).flatten(1), len(digits))
 
 
-def linear(x: Tensor, weight: Weight) -> Tensor:
-    """Products with a matrix: float64 integers [..., in], |x| <= 2**18 -> sums float64 [..., out]."""
-    digits = _digits_for(x, weight)
-    if digits is None:
-        return torch.matmul(x, weight.double.T)
-    rows = x.flatten(0, -2)[:, None, None]
-    return _convolve(rows, digits, 1, 1, 0).view(*x.shape[:-1], -1)
+@dataclass(frozen=True)
+class Digits:
+    """Digits of a weight: int8 [kh * kw * in, count * out], highest first, inputs in channels-last order."""
+
+    matrix: Tensor
+    count: int
 
 
-def conv2d(x: Tensor, weight: Weight, stride: int, padding: int) -> Tensor:
-    """Convolution with zero padding: float64 integers [B, in, H, W], |x| <= 2**18 -> sums float64 [B, out, H', W']."""
+def takes_rows(x: Tensor, weight: Weight) -> bool:
+    """Whether `rows` is the quicker way for x; never where it cannot be used. Raises ValueError, RuntimeError as
+    `selected`."""
+    wide = x.shape[-1] >= _MIN_ROW_FAN_IN or os.environ.get("VQCODEC_EXACT") == "int8"
+    return wide and _digits_for(x, weight) is not None
+
+
+def rows(x: Tensor, weight: Weight, requantiser: Requantiser) -> Tensor:
+    """Products with a matrix in int8, requantised: float64 integers [..., in], |x| <= 2**18 -> float64 [..., out]."""
+    assert weight.digits is not None
+    y = _convolve(x.flatten(0, -2)[:, None, None], weight.digits, 1, 1, 0, requantiser)
+    return y.view(*x.shape[:-1], -1)
+
+
+def conv2d(x: Tensor, weight: Weight, stride: int, padding: int, requantiser: Requantiser) -> Tensor:
+    """Convolution with zero padding, requantised: float64 integers [B, in, H, W], |x| <= 2**18 -> [B, out, H', W']."""
     digits = _digits_for(x, weight)
     height, width = weight.stored.shape[2:]
     if digits is None or height != width:
-        return nn.functional.conv2d(x, weight.double, stride=stride, padding=padding)
-    return _convolve(x.permute(0, 2, 3, 1), digits, height, stride, padding).permute(0, 3, 1, 2)
+        sums = nn.functional.conv2d(x, weight.double, stride=stride, padding=padding)
+        return requantiser.sums(sums.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    return _convolve(x.permute(0, 2, 3, 1), digits, height, stride, padding, requantiser).permute(0, 3, 1, 2)
 
 
-def takes_int8(x: Tensor, weight: Weight) -> bool:
-    """Whether products of x with the weight go through int8. Raises ValueError, RuntimeError as `selected`."""
-    return _digits_for(x, weight) is not None
-
-
-def _digits_for(x: Tensor, weight: Weight) -> Tensor | None:
+def _digits_for(x: Tensor, weight: Weight) -> Digits | None:
     """Digits of the weight if int8 is to be used for x, else None. Raises ValueError, RuntimeError as `selected`."""
     if x.device.type != "cpu" or not x.numel() or selected() != "int8":
         return None
@@ -129,18 +142,18 @@ def _cut(x: Tensor, digits: Tensor) -> None:
         x.add_(128).bitwise_right_shift_(8)
 
 
-def _convolve(x: Tensor, weight: Tensor, side: int, stride: int, padding: int) -> Tensor:
-    """Float64 integers [B, H, W, in] with weight digits int8 [m, side**2 * in, out] -> float64 [B, H', W', out]."""
+def _convolve(x: Tensor, weight: Digits, side: int, stride: int, padding: int, requantiser: Requantiser) -> Tensor:
+    """Float64 integers [B, H, W, in] with digits of weights [out, side, side, in] -> float64 [B, H', W', out]."""
     batch, height, width, channels = x.shape
     rows, columns = ((size + 2 * padding - side) // stride + 1 for size in (height, width))
-    y = torch.empty(batch, rows, columns, weight.shape[2], dtype=torch.float64)
-    matrix = weight.transpose(0, 1).flatten(1)
-    bytes_each = 2 * rows * columns * (len(matrix) + 4 * matrix.shape[1]) + 12 * height * width * channels
+    fan_in, products_each = weight.matrix.shape
+    y = torch.empty(batch, rows, columns, products_each // weight.count, dtype=torch.float64)
+    bytes_each = 2 * rows * columns * (fan_in + 4 * products_each) + 12 * height * width * channels
     images = max(1, _CHUNK_BYTES // bytes_each)
     for part, target in zip(x.split(images), y.split(images), strict=True):
         patches = _patches(_padded_digits(part, padding), side, stride)
-        products = torch._int_mm(patches.reshape(-1, len(matrix)), matrix)
-        _join(products.view(len(patches), -1, len(weight), weight.shape[2]), target.flatten(0, 2))
+        products = torch._int_mm(patches.reshape(-1, fan_in), weight.matrix)
+        requantiser.products(products.view(len(patches), -1, weight.count, y.shape[3]), target.flatten(0, 2))
     return y
 
 
@@ -148,8 +161,9 @@ def _padded_digits(x: Tensor, padding: int) -> Tensor:
     """[B, H, W, C] -> digits int8 [n, B, H + 2 p, W + 2 p, C], highest first."""
     batch, height, width, channels = x.shape
     make = torch.zeros if padding else torch.empty
-    digits = make(_count(x), batch, height + 2 * padding, width + 2 * padding, channels, dtype=torch.int8)
-    _cut(x.to(torch.int32), digits[:, :, padding : padding + height, padding : padding + width])
+    integers = x.to(torch.int32)
+    digits = make(_count(integers), batch, height + 2 * padding, width + 2 * padding, channels, dtype=torch.int8)
+    _cut(integers, digits[:, :, padding : padding + height, padding : padding + width])
     return digits
 
 
@@ -160,12 +174,3 @@ def _patches(x: Tensor, side: int, stride: int) -> Tensor:
     sizes = ((size - side) // stride + 1 for size in (height, width))
     strides = (by_digit, by_image, by_row * stride, by_column * stride, by_row, 1)
     return x.as_strided((n, batch, *sizes, side, side * channels), strides)
-
-
-def _join(products: Tensor, out: Tensor) -> None:
-    """Joins products int32 [n, M, m, N] of digits of x and of the weight, highest first, into sums float64 [M, N]."""
-    n, m = products.shape[0], products.shape[2]
-    out.copy_(products[0, :, 0])
-    for order in range(1, n + m - 1):
-        same = [products[i, :, order - i] for i in range(max(0, order - m + 1), min(n, order + 1))]
-        torch.add(reduce(torch.add, same), out, alpha=256, out=out)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from .layers import (
-    ACTIVATION_LIMIT,
     EXACT_BOUND,
     INPUT_BOUND,
     ExactConv2d,
@@ -19,7 +18,9 @@ from .layers import (
     ExactOffset,
     Leaky,
     Offset,
+    Residual,
 )
+from .requantise import ACTIVATION_LIMIT
 
 _WEIGHT_LIMIT = 127 * 256 + 127  # the largest number of two signed digits (`backend`)
 _MAX_SHIFT = 24
@@ -37,7 +38,7 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
         layers = _fold_batch_norm([layer for layer in module if not isinstance(layer, nn.Dropout)])
         if len(module) > 1 and len(layers) == 1:  # a layer and its batch norm are one layer, named as without it
             return to_exact(layers[0], frac_bits)
-        return nn.Sequential(*(to_exact(layer, frac_bits) for layer in layers))
+        return nn.Sequential(*_in_place([to_exact(layer, frac_bits) for layer in layers]))
     if isinstance(module, nn.Conv2d):
         return ExactConv2d(*_integers(module, frac_bits), *_stride_and_padding(module))
     if isinstance(module, nn.Linear):
@@ -55,6 +56,16 @@ def to_exact(module: nn.Module, frac_bits: int) -> nn.Module:
     result = copy.copy(module)
     result._modules = {name: to_exact(child, frac_bits) for name, child in module.named_children()}
     return result
+
+
+def _in_place(layers: list[nn.Module]) -> list[nn.Module]:
+    """The same layers, of which those ReLUs overwrite their input that nothing else reads: what a layer has made."""
+    before = zip([None, *layers], layers, strict=False)
+    makers = (ExactConv2d, ExactLinear, Residual)
+    return [
+        nn.ReLU(inplace=True) if isinstance(layer, nn.ReLU) and isinstance(maker, makers) else layer
+        for maker, layer in before
+    ]
 
 
 def _rounded(values: Tensor, bits: int, limit: int) -> Tensor:

@@ -14,16 +14,17 @@ they stand, so the float modules serve for both.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from . import backend
+from .requantise import ACTIVATION_LIMIT, Requantiser
 
 T = TypeVar("T")
 
-ACTIVATION_LIMIT = 2**15 - 1
 INPUT_BOUND = 2**18  # what a weighted layer may be fed: residual sums of a few clamped values
 EXACT_BOUND = 2**53  # integers below this are exact in float64
 
@@ -116,17 +117,15 @@ class _Weighted(_ExactLayer):
         self.register_buffer("bias", bias)
         self.register_buffer("shift", shift)
 
-    def _requantise(self, sums: Tensor) -> Tensor:
-        """Sums [..., out] -> [..., out], in place."""
-        scale = self._derive("shift", lambda shift: 2.0 ** -int(shift))
-        sums.add_(self._derive("bias", Tensor.double))
-        return sums.mul_(scale).floor_().clamp_(-ACTIVATION_LIMIT, ACTIVATION_LIMIT)
+    def _requantiser(self) -> Requantiser:
+        shift = int(self.shift)
+        return self._derive("bias", partial(Requantiser, shift=shift), f"to shift {shift}")
 
     def _rows(self, x: Tensor) -> Tensor:
         """Float64 integers [..., in] -> [..., out], the weights being a matrix or 1x1 kernels."""
         weight = self._derive("weight", backend.Weight)
-        if backend.takes_int8(x, weight):
-            return self._requantise(backend.linear(x, weight))
+        if backend.takes_rows(x, weight):
+            return backend.rows(x, weight, self._requantiser())
         # The bias as part of the product, and the power of two as part of both: as exact, and fewer passes over memory.
         scale = 2.0 ** -int(self.shift)
         matrix = self._derive("weight", lambda stored: stored.double().flatten(1).T.mul(scale), str(scale))
@@ -156,8 +155,8 @@ class ExactConv2d(_Weighted):
         """See the module's docstring for the arithmetic."""
         if self.weight.shape[2:] == (1, 1) and self.stride == 1 and not self.padding:
             return self._rows(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # PyTorch would go image by image
-        sums = backend.conv2d(x, self._derive("weight", backend.Weight), self.stride, self.padding)
-        return self._requantise(sums.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        weight = self._derive("weight", backend.Weight)
+        return backend.conv2d(x, weight, self.stride, self.padding, self._requantiser())
 
 
 class ExactEmbedding(_ExactLayer):

@@ -11,7 +11,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from ...bitstream.cdf import Int64Array, quantise_weights
-from .layers import ACTIVATION_LIMIT, ExactConv2d, ExactEmbedding, ExactLeaky, ExactLinear, ExactOffset, Residual
+from .layers import ExactConv2d, ExactEmbedding, ExactLeaky, ExactLinear, ExactOffset, Residual
+from .requantise import ACTIVATION_LIMIT
 
 if TYPE_CHECKING:
     from ..vq.codec import ExactPrior, ExactQuantiser

@@ -9,7 +9,7 @@ from torch import Tensor
 
 TOTAL = 1 << 16
 EXP_BITS = 24
-_CHUNK = 1 << 18  # values worked on at one time: they stay in the caches, and threads meet seldom
+_CHUNK = 1 << 16  # values worked on at one time: they stay in the caches, and threads meet seldom
 _RANGE = 16  # nats below the largest logit at which a weight becomes 0: exp(-16) * 2**24 < 2
 
 

@@ -41,7 +41,7 @@ _SAMPLE = 64
 _LANE_BITS = 8  # what a lane costs at the end
 _LANE_SHARE = 0.0006  # of the block: what lanes may cost
 _SLACK = 0.9
-_AT_ONCE = 16  # images whose pixels are computed together, so that they stay in the caches
+_AT_ONCE = 32  # images whose pixels are computed together, so that they stay in the caches
 S = TypeVar("S")
 R = TypeVar("R")
 _Numbers = NDArray[np.uint32]
@@ -223,36 +223,36 @@ class BitsBack(LadderCodec, ABC):
         pushes = [Push.of(inverted.astype(np.int64), _inverted(len(pixels)), images)]
 
         def answer(step: Step) -> Tensor:
-            if isinstance(step, PixelStep):
-                pushes.append(self._pixel_push(step, patches))
-                return self.generative.pixels.symbols(patches, step)
+            assert isinstance(step, LatentStep)
             symbols = draw(self.posterior(step, features[step.level]))
             pushes.append(Push.of(symbols, self.prior(step), images.repeat(len(symbols) // len(images))))
             return self.placed(step, symbols)
 
-        context, _ = _driven(self.generative.walk(len(pixels), pixels=not self.config.context), answer)
-        return pushes + (self._causal_pushes(context, patches) if self.config.context else [])
+        context, _ = _driven(self.generative.walk(len(pixels), pixels=False), answer)
+        return pushes + self._pixel_pushes(context, patches)
 
-    def _causal_pushes(self, context: Tensor, patches: Tensor) -> list[Push]:
-        """Pixels in raster order are known all at once here, but popped wave by wave."""
-        seen: dict[int, list[Push]] = {}
-        waves: dict[int, list[Integers]] = {}
+    def _pixel_pushes(self, context: Tensor, patches: Tensor) -> list[Push]:
+        """Pixels are all known here, so that few images are computed to the end at a time.
+
+        Those in raster order are even known all at once, but popped wave by wave."""
+        seen: dict[tuple[int, int], list[Push]] = {}
+        waves: dict[tuple[int, int], list[Integers]] = {}
         pixels, wave = self.generative.pixels, wave_of_pixels(self.config.image_size, self.config.context).numpy()
         for first in range(0, len(context), _AT_ONCE):
             known = patches[first : first + _AT_ONCE]
 
             def answer(step: PixelStep, known: Tensor = known, first: int = first) -> Tensor:
-                seen.setdefault(step.part, []).append(self._pixel_push(step, known, first))
-                waves.setdefault(step.part, []).append(_waves(wave, step, len(known)))
-                return pixels.symbols(known, step)
+                symbols, key = pixels.symbols(known, step), (step.stage, step.part)
+                push = Push.of(_flat(symbols), self.pixels(step), first + _owners(step, symbols))
+                seen.setdefault(key, []).append(push)
+                if self.config.context:
+                    waves.setdefault(key, []).append(_waves(wave, step, len(known)))
+                return symbols
 
             _driven(pixels.walk(context[first : first + _AT_ONCE], known), answer)
-        return _by_wave([(_joined(seen[part]), np.concatenate(waves[part])) for part in seen], len(set(wave)))
-
-    def _pixel_push(self, step: PixelStep, patches: Tensor, first: int = 0) -> Push:
-        """The pixels of a step; first: number of the first image."""
-        symbols = self.generative.pixels.symbols(patches, step)
-        return Push.of(_flat(symbols), self.pixels(step), first + _owners(step, symbols))
+        if not self.config.context:
+            return [_joined(pushes) for pushes in seen.values()]
+        return _by_wave([(_joined(seen[key]), np.concatenate(waves[key])) for key in seen], len(set(wave)))
 
     def _popped(self, stack: Stack, size: int, clean: bool) -> NDArray[np.uint8]:
         """A batch of images uint8 [size, S, S], the inverse of pushing it."""
@@ -260,20 +260,29 @@ class BitsBack(LadderCodec, ABC):
         drawn: list[tuple[LatentStep, Integers]] = []
 
         def answer(step: Step) -> Tensor:
-            if isinstance(step, PixelStep):
-                symbols = stack.pop(self.pixels(step))
-                return torch.from_numpy(symbols).to(self.device).view(step.scores.shape[:2])
+            assert isinstance(step, LatentStep)
             drawn.append((step, stack.pop(self.prior(step))))
             return self.placed(*drawn[-1])
 
-        _, patches = _driven(self.generative.walk(size), answer)
-        assert patches is not None
-        values = self._from_patches(patches)
+        context, _ = _driven(self.generative.walk(size, pixels=False), answer)
+        values = self._from_patches(self._popped_pixels(stack, context))
         if not clean:
             features = self.features(self.pixels_in(values.long()))
             for step, symbols in reversed(drawn):
                 stack.push(symbols, self.posterior(step, features[step.level]))
         return self._shown(values, inverted)
+
+    def _popped_pixels(self, stack: Stack, context: Tensor) -> Tensor:
+        """The pixels (`to_patches`) of a batch, popped step by step; in stages, few images are computed at a time."""
+
+        def answer(steps: Sequence[PixelStep]) -> Sequence[Tensor]:
+            step = _joined_step(steps)
+            symbols = torch.from_numpy(stack.pop(self.pixels(step))).to(self.device).view(step.scores.shape[:2])
+            return list(torch.split(symbols, [len(one.scores) for one in steps]))
+
+        at_once = len(context) if self.config.context else _AT_ONCE  # waves are small enough
+        walks = [self.generative.pixels.walk(part) for part in context.split(at_once)]
+        return torch.cat(_driven_together(walks, answer))
 
 
 class ArchiveCodec(BitsBack):
@@ -324,13 +333,22 @@ class ArchiveCodec(BitsBack):
 
 def _driven(walk: Generator[S, Tensor, R], answer: Callable[[S], Tensor]) -> R:
     """Answers every step of a walk; what the walk returns."""
-    try:
-        step = next(walk)
-        while True:
-            step = walk.send(answer(step))
-    except StopIteration as stop:
-        result: R = stop.value
-        return result
+    return _driven_together([walk], lambda steps: [answer(steps[0])])[0]
+
+
+def _driven_together(
+    walks: Sequence[Generator[S, Tensor, R]], answer: Callable[[Sequence[S]], Sequence[Tensor]]
+) -> list[R]:
+    """Answers walks of equal length step by step, all of their first steps first; what the walks return."""
+    steps, results = [next(walk) for walk in walks], list[R]()
+    while not results:
+        sent, steps = zip(walks, answer(steps), strict=True), []
+        for walk, given in sent:
+            try:
+                steps.append(walk.send(given))
+            except StopIteration as stop:
+                results.append(stop.value)
+    return results
 
 
 def _nearest(posterior: Posterior) -> Integers:
@@ -343,6 +361,13 @@ def _joined(pushes: Sequence[Push]) -> Push:
         np.concatenate([getattr(push, name) for push in pushes]) for name in ("starts", "freqs", "images")
     )
     return Push(starts, freqs, images, pushes[0].precision)
+
+
+def _joined_step(steps: Sequence[PixelStep]) -> PixelStep:
+    """A step of some images after another's, of all pixels of its stage."""
+    if len(steps) == 1:
+        return steps[0]
+    return PixelStep(steps[0].stage, steps[0].part, torch.cat([step.scores for step in steps]))
 
 
 def _by_wave(parts: Sequence[tuple[Push, Integers]], waves: int) -> list[Push]:

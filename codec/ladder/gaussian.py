@@ -120,7 +120,7 @@ class GaussianTables(nn.Module):
             index = step.scores.clamp(-_ODDS_LIMIT * _UNIT, _ODDS_LIMIT * _UNIT).add_(_ODDS_LIMIT * _UNIT).long()
             return Bits(_flat(self.odds[index]), PRECISION)
         freq = frequencies(step.scores.flatten(0, 1), exp)
-        return Tables(cdf_from_frequencies(freq).cpu().numpy().astype(np.int64), 16)
+        return Tables(cdf_from_frequencies(freq).cpu().numpy(), 16)
 
 
 class Normal:

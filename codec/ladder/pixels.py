@@ -108,7 +108,7 @@ class StagedPixels(nn.Module):
             logit = self.high(torch.relu(features) if self.config.stages[number].width else features)
             return (yield PixelStep(number, 0, logit))
         high = yield PixelStep(number, 0, self.high(torch.relu(features)))
-        low = yield PixelStep(number, 1, self.low(torch.relu(features + self.high_embedding(high))))
+        low = yield PixelStep(number, 1, self.low((features + self.high_embedding(high)).relu_()))
         return high * HALF + low
 
     def symbols(self, values: Tensor, step: PixelStep) -> Tensor:

@@ -38,7 +38,7 @@ class RoundedCodec(BitsBack):
     def prior(self, step: LatentStep) -> Tables:
         """See BitsBack."""
         freq = self.latent_frequencies(step, LOSSLESS).flatten(0, 1)
-        return Tables(_integers(cdf_from_frequencies(freq)), _TABLE_BITS)
+        return Tables(cdf_from_frequencies(freq).cpu().numpy(), _TABLE_BITS)
 
     def posterior(self, step: LatentStep, features: Tensor) -> Neighbours:
         """See BitsBack."""
@@ -71,7 +71,7 @@ class RoundedCodec(BitsBack):
         freq = self.pixel_frequencies(step).flatten(0, 1)
         if freq.shape[1] == 2:
             return Bits(_integers(freq[:, 1]), _TABLE_BITS)
-        return Tables(_integers(cdf_from_frequencies(freq)), _TABLE_BITS)
+        return Tables(cdf_from_frequencies(freq).cpu().numpy(), _TABLE_BITS)
 
 
 class Neighbours:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...bitstream.cdf import quantise_weights
@@ -22,6 +24,12 @@ def scale_tables(reach: int) -> Tensor:
 
     The outermost symbols also get the mass beyond them. Made when a model is exported and stored with its weights, so
     that no decoder evaluates erf."""
+    return torch.tensor(_scale_tables(reach))
+
+
+@cache
+def _scale_tables(reach: int) -> NDArray[np.int32]:
+    """They take a while, and every ladder that is loaded begins with the same."""
     tables = []
     for index in range(SCALES):
         scale = math.exp(LOG_SCALE_MIN + index / STEPS) * math.sqrt(2)
@@ -29,4 +37,4 @@ def scale_tables(reach: int) -> Tensor:
         side = [a - b for a, b in zip(above, [*above[1:], 0.0], strict=True)]
         mass = [*reversed(side), math.erf(0.5 / scale), *side]
         tables.append(quantise_weights([round(m * 2**_WEIGHT_BITS) for m in mass]).astype(np.int32))
-    return torch.from_numpy(np.stack(tables))
+    return np.stack(tables)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...bitstream.latents import ScaleClass
 from ..exact.export import to_exact
-from ..exact.layers import ACTIVATION_LIMIT
+from ..exact.requantise import ACTIVATION_LIMIT
 from ..family import QUALITIES
 from .config import LOG_SCALE_MAX, LOG_SCALE_MIN
 from .model import Knots, LatentStep, Prior

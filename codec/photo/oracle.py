@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...bitstream.cdf import Int64Array
-from ..exact.layers import ACTIVATION_LIMIT
 from ..exact.oracle import run, stored
+from ..exact.requantise import ACTIVATION_LIMIT
 from .config import LOG_SCALE_MIN
 from .exact import FRAC_BITS, SCALES, STEPS, ExactPrior
 

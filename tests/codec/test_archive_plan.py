@@ -55,6 +55,19 @@ def test_arrays_form_groups(digits: Images) -> None:
     ]
 
 
+def test_arrays_may_be_filled_anew_when_they_were_planned(digits: Images) -> None:
+    array = digits[0].copy()
+
+    def items() -> Iterator[Item]:
+        for number, digit in enumerate(digits[:3]):
+            array[:] = digit
+            yield Item(str(number), array=array)
+
+    (group,) = plan(items(), (GREY,))
+    assert isinstance(group, Group)
+    assert np.array_equal(group.pixels, digits[:3])
+
+
 def test_what_no_model_takes_goes_to_the_files(digits: Images) -> None:
     image = Image.fromarray(digits[0])
     colours = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)

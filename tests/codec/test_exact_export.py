@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vqcodec.codec.exact import ExactConv2d, ExactLinear, Offset, Residual, to_exact
+from vqcodec.codec.exact import ExactConv2d, ExactLinear, Offset, Residual, oracle, to_exact
 from vqcodec.codec.exact.export import fold_batch_norm
 
 BITS = 10
@@ -116,6 +116,16 @@ def test_a_container_with_parameters_of_its_own_is_refused() -> None:
     block.register_parameter("gain", nn.Parameter(torch.ones(1)))
     with pytest.raises(TypeError, match="Residual has no exact form"):
         to_exact(block, BITS)
+
+
+def test_rectifiers_overwrite_what_layers_made_and_nothing_else() -> None:
+    body = nn.Sequential(nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+    exact = to_exact(nn.Sequential(nn.ReLU(), nn.Linear(6, 6), Residual(body), nn.ReLU(), nn.Sequential()), BITS)
+    assert [layer.inplace for layer in exact.modules() if isinstance(layer, nn.ReLU)] == [False, False, True, True]
+    x = integers(9, 6)
+    given = x.clone()
+    assert torch.equal(exact(x), torch.from_numpy(oracle.run(exact, given.long().numpy())).double())
+    assert torch.equal(x, given)
 
 
 @pytest.mark.parametrize("before", [[], [nn.ReLU()], [nn.Linear(3, 3), nn.ReLU()]])

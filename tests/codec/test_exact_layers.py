@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from vqcodec.codec.exact import ExactConv2d, ExactEmbedding, ExactLinear, ExactOffset, Residual, oracle
 from vqcodec.codec.exact.backend import int8_usable, selected
 from vqcodec.codec.exact.export import to_exact
-from vqcodec.codec.exact.layers import ACTIVATION_LIMIT, INPUT_BOUND, ExactLeaky, Leaky
+from vqcodec.codec.exact.layers import INPUT_BOUND, ExactLeaky, Leaky
+from vqcodec.codec.exact.requantise import ACTIVATION_LIMIT
 
 # mkldnn.flags sets every flag again, and PyTorch then tells of one that is for other processors.
 pytestmark = pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")
@@ -42,10 +43,10 @@ def integers(shape: tuple[int, ...], limit: int, seed: int, *, extreme: bool = F
 
 
 def weighted(
-    shape: tuple[int, ...], seed: int, shift: int, *, limit: int = 32767, extreme: bool = False
+    shape: tuple[int, ...], seed: int, shift: int, *, limit: int = 32767, extreme: bool = False, bias: int = 2**40
 ) -> list[Tensor]:
     weight = integers(shape, limit, seed, extreme=extreme).to(torch.int16)
-    return [weight, integers(shape[:1], 2**40, seed + 1), torch.tensor(shift)]
+    return [weight, integers(shape[:1], bias, seed + 1, extreme=extreme), torch.tensor(shift)]
 
 
 def check(module: nn.Module, x: Tensor) -> None:
@@ -54,7 +55,8 @@ def check(module: nn.Module, x: Tensor) -> None:
     inputs = [x.double()]
     if x.ndim == 4:
         inputs.append(x.double().to(memory_format=torch.channels_last))
-    for exact in ("float64", "auto"):
+    int8 = int8_usable() and torch.backends.mkldnn.enabled
+    for exact in ("float64", "auto", "int8") if int8 else ("float64", "auto"):
         os.environ["VQCODEC_EXACT"] = exact
         for given_x in inputs:
             y = module(given_x)
@@ -86,6 +88,32 @@ def test_conv2d(
     operands = weighted((width, channels, side, side), seed, shift, extreme=extreme)
     layer = ExactConv2d(*operands, stride, padding)
     check(layer, integers((batch, channels, height, 7), limit, seed + 2, extreme=extreme))
+
+
+@needs_int8
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**31), fan_in=st.integers(32, 200), limit=st.sampled_from(LIMITS[1:]),
+    weight=st.sampled_from((100, 127, 128, 32767)), shift=st.integers(1, 33), extreme=st.booleans(),
+    bias=st.sampled_from((0, 2**14, 2**29 - 1, 2**29, 2**40)),
+)  # fmt: skip
+def test_digits_are_joined_in_whichever_integers_hold_them(
+    seed: int, fan_in: int, limit: int, weight: int, shift: int, extreme: bool, bias: int
+) -> None:
+    """One to three digits of x, one or two of the weight, and shifts that end within any of them."""
+    layer = ExactLinear(*weighted((9, fan_in), seed, shift, limit=weight, extreme=extreme, bias=bias))
+    check(layer, integers((8, fan_in), limit, seed + 2, extreme=extreme))
+
+
+@needs_int8
+@pytest.mark.parametrize("shift", [13, 14, 15, 16, 21, 22, 23, 30])
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("x", [-INPUT_BOUND, -32768, 32639, INPUT_BOUND])
+def test_the_largest_sums_of_digits(x: int, sign: int, shift: int) -> None:
+    """Of the most digits and the largest biases that are joined in int32."""
+    weight = torch.full((1, 2**14), sign * 32639, dtype=torch.int16)
+    layer = ExactLinear(weight, torch.tensor([sign * (2**29 - 1)]), torch.tensor(shift))
+    check(layer, torch.full((2, 2**14), x))
 
 
 @pytest.mark.parametrize("weight", [-32767, 32767])

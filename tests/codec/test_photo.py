@@ -376,7 +376,8 @@ def test_bad_configurations(wrong: dict[str, object]) -> None:
 
 def test_sums_stay_within_what_layers_may_be_fed() -> None:
     """The bound that the exact layers' export relies on, for the most residual blocks that a level may have."""
-    from vqcodec.codec.exact.layers import ACTIVATION_LIMIT, INPUT_BOUND
+    from vqcodec.codec.exact.layers import INPUT_BOUND
+    from vqcodec.codec.exact.requantise import ACTIVATION_LIMIT
     from vqcodec.codec.photo.config import MAX_BLOCKS
 
     Level(8, 4, 8, MAX_BLOCKS)
