@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.cli import main
-from vqcodec.eval.bench import photographs, plots
+from vqcodec.eval.bench import photo_speed, photographs, plots
 from vqcodec.eval.bench.photographs import AnchorError, PhotoRates, Saving, measure, savings
 from vqcodec.eval.bench.rd import RatePoint
 from vqcodec.eval.metrics import Distortion, distortion, pooled
@@ -280,3 +281,14 @@ def test_measurements_of_digits_refuse_models_of_photographs(
     result = CliRunner().invoke(main, [*command, str(tiny_photo), "--data", digits8])
     assert result.exit_code == 1
     assert "is for photographs" in result.output
+
+
+def test_speed(tiny_photo: Path, photos: PhotoSet) -> None:
+    result = photo_speed.measure(str(tiny_photo), photos, 1, repeats=1)
+    assert [timing.name for timing in result.timings] == [
+        *(f"quality {quality}" for quality in (10, 40, 70, 100)), "JPEG, quality 75", "WebP, quality 75",
+    ]  # fmt: skip
+    best = result.timings[3]
+    assert best.bytes_per_image == len(vqcodec.encode(photos.images[0], str(tiny_photo), quality=100))
+    assert best.encode_images_per_s == 1 / best.encode_s[0]
+    assert "quality 100" in photo_speed.table(asdict(result))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,10 +18,12 @@ from PIL import Image
 
 from vqcodec.codec import models
 from vqcodec.codec.config import ConfigError
+from vqcodec.training import loop
 from vqcodec.training.config import PhotoRecipe, read_recipe
 from vqcodec.training.datasets import DataError
-from vqcodec.training.loop import load_task, train
-from vqcodec.training.photo import PhotoTask, at_least, terms
+from vqcodec.training.ladder import rate
+from vqcodec.training.loop import Progress, load_task, train
+from vqcodec.training.photo import PhotoTask, _nats, at_least, terms
 from vqcodec.training.photos import Photos, load_photos
 
 ROOT = Path(__file__).parents[2]
@@ -187,3 +191,74 @@ def test_recipes_and_images_have_to_fit(tiny_photo_recipe: PhotoRecipe, tmp_path
     with pytest.raises(ConfigError, match="multiple of 16"):
         read_recipe(bad)
     assert read_recipe("ladder-photo").model.multiple == 64
+
+
+def test_crops_are_parts_of_their_photographs() -> None:
+    """Pixels that tell where they are: rows, columns, and which photograph."""
+    sizes = [(80, 100), (64, 64), (70, 300)]
+    places = [torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w) % 250, indexing="ij")) for h, w in sizes]
+    images = [
+        torch.cat([place, torch.full((1, *place.shape[1:]), number)]).to(torch.uint8)
+        for number, place in enumerate(places)
+    ]
+    numbers = torch.arange(3).repeat(20)
+    flips = 0
+    for number, (rows, columns, which) in zip(numbers.tolist(), Photos(images, 64)[numbers].int(), strict=True):
+        assert (which == number).all()
+        assert (rows.diff(dim=0) == 1).all()
+        assert (rows.diff(dim=1) == 0).all()
+        steps = columns.diff(dim=1) % 250
+        flips += int(steps[0, 0] == 249)
+        assert (steps == steps[0, 0]).all()
+        assert (columns.diff(dim=0) == 0).all()
+    assert 10 < flips < 50
+    assert Photos(images, 64).centres(2)[0, :2, 0, 0].tolist() == [8, 18]
+
+
+def test_reduced_copies(data: Path) -> None:
+    train_set, held_out = load_photos(64, data, smallest=0.5)
+    assert (train_set.originals, len(held_out)) == (4, 1)
+    assert 4 < len(train_set) <= 8
+    assert train_set[torch.arange(len(train_set))].shape[2:] == (64, 64)
+    assert load_photos(64, data)[0].originals == 4
+
+
+def test_rounding_does_not_hide_the_rate_from_the_encoder() -> None:
+    """What rounds to 0 has no gradient of its own; that of noise draws it to the mean."""
+    torch.manual_seed(0)
+    offset = torch.full((20_000,), 0.3, requires_grad=True)
+    scale = torch.full((20_000,), 0.4, requires_grad=True)
+    k = offset + (offset.round() - offset).detach()
+    nats = _nats(offset, k, scale, rounded=True)
+    assert torch.allclose(nats, rate(torch.zeros(20_000), scale))  # what is coded
+    nats.mean().backward()
+    assert float(offset.grad.sum()) > 0.1
+    coded = torch.tensor(0.4, requires_grad=True)
+    rate(torch.tensor(0.0), coded).backward()
+    assert float(scale.grad.sum()) == pytest.approx(float(coded.grad), rel=1e-4)  # as if nothing else were there
+    with torch.no_grad():
+        assert torch.equal(_nats(offset, k, scale, rounded=True), rate(k, scale))
+    for rounded in (True, False):
+        torch.manual_seed(1)
+        told = _nats(offset, k, scale, torch.tensor(rounded))
+        assert torch.allclose(told, rate(k, scale))
+
+
+def test_training_fits_a_time(tiny_photo_recipe: PhotoRecipe, photo: NDArray[np.uint8], tmp_path: Path) -> None:
+    """With no time at all it ends at the second look, its learning rate having fallen to the end."""
+    longer = dataclasses.replace(tiny_photo_recipe, train=dataclasses.replace(tiny_photo_recipe.train, epochs=1000))
+    seen: list[Progress] = []
+    assert train(longer, photos(photo), tmp_path, fit_seconds=0, report=seen.append) is not None
+    assert [(one.step, one.steps) for one in seen] == [(50, 1000), (100, 100)]
+    assert load_task(longer, tmp_path)[1] == 100
+
+
+def test_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now)
+    endless, pace = loop._Pace(math.inf), loop._Pace(1000)
+    assert [endless.steps(50, 500), pace.steps(50, 500)] == [500, 500]
+    now += 100
+    assert [endless.steps(60, 500), pace.steps(60, 500)] == [500, 60 + 90]  # ten steps took 100 s, 900 s are left
+    now += 100
+    assert pace.steps(300, 500) == 500  # 800 s are left for many
