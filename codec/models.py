@@ -29,8 +29,9 @@ BUILT_IN = {
     6: "ladder-omniglot28-binary",
 }
 """Model numbers of streams. A number stands for one weights file for ever; new weights get a new number."""
-ARCHIVE = {7: "archive-mnist", 8: "archive-omniglot28", 9: "archive-mnist-binary", 10: "archive-omniglot28-binary"}
-"""Numbers of the models of archives, which code many images at once and none alone."""
+ARCHIVE = {9: "archive-mnist-binary", 10: "archive-omniglot28-binary"}
+"""Numbers of the models of archives, which code many images at once and none alone. 7 and 8 are retired: they were of
+8-bit images, for which the ladders of single images need fewer bytes."""
 
 PHOTO = {11: "ladder-photo", 12: "vq-photo"}
 """Numbers of the models of photographs."""

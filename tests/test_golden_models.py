@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "codec" / "examples" / "photo.png"
 GOLDEN = HERE / "golden"
 QUALITIES = {"q1": 1, "q50": 50, "q100": 100}
-MODES = {3: "RGB", 4: "L", 5: "L", 6: "1", 7: "L", 8: "RGB", 9: "1", 10: "L"}
+MODES = {3: "RGB", 4: "L", 5: "L", 6: "1", 9: "1", 10: "L"}
 """Of the images in the archives, by the number of the model: all that pack."""
 ARCHIVED = {
     description.name: number
