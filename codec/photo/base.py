@@ -46,6 +46,11 @@ class PhotoCodecBase(nn.Module):
         state = self.state_dict()
         return {name: each.half() if each.dtype == torch.float32 else each for name, each in state.items()}
 
+    def check(self) -> None:
+        """Raises ValueError unless all floats are finite: one too large for float16 is stored as infinity."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters()):
+            raise ValueError("weights must be finite")
+
     def float32(self) -> AbstractContextManager[None]:
         """Context in which a GPU's convolutions keep all bits of float32; without it they round to 11 (TF32)."""
         if self.device.type != "cuda":

@@ -40,7 +40,8 @@ class PhotoCodec(PhotoCodecBase):
         self.eval().requires_grad_(False)
 
     def check(self) -> None:
-        """Raises ValueError unless the tables are valid."""
+        """Raises ValueError unless the tables are valid and all floats finite."""
+        super().check()
         for table in self._tables():
             check_cdf(table)
 

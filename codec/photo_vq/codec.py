@@ -43,7 +43,8 @@ class PhotoVQCodec(PhotoCodecBase):
         return len(self.config.codebooks)
 
     def check(self) -> None:
-        """Raises ValueError unless the code vectors are numbers."""
+        """Raises ValueError unless the code vectors and all other floats are finite."""
+        super().check()
         for codebook in self.model.codebooks:
             if not bool(codebook.isfinite().all()):
                 raise ValueError("code vectors must be finite")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import zlib
 from collections.abc import Callable
@@ -333,6 +334,14 @@ def test_other_weights_are_refused(tiny_photo: Path, file: bytes) -> None:
 def test_no_preview(tiny_photo: Path, file: bytes) -> None:
     with pytest.raises(UnsupportedImage, match="whole"):
         vqcodec.preview(file, model=str(tiny_photo))
+
+
+def test_weights_must_be_numbers(tiny_photo: Path) -> None:
+    codec = copy.deepcopy(models.load(str(tiny_photo)).codec)
+    codec.check()
+    codec.synthesis.linear.weight.data[0, 0] = float("inf")
+    with pytest.raises(ValueError, match="finite"):
+        codec.check()
 
 
 def test_the_weights_file_holds_half_floats_and_integers(tiny_photo: Path) -> None:

@@ -403,9 +403,11 @@ def test_stored_weights_give_the_same_files(codec: PhotoVQCodec, photo: NDArray[
     assert exact <= {torch.int16, torch.int32, torch.int64}
 
 
-def test_code_vectors_must_be_numbers(codec: PhotoVQCodec) -> None:
+def test_weights_must_be_numbers(codec: PhotoVQCodec) -> None:
     codec.check()
-    broken = copy.deepcopy(codec)
-    broken.model.codebooks[1][0, 0] = float("nan")
-    with pytest.raises(ValueError, match="finite"):
-        broken.check()
+    for name, value in (("codebooks", "nan"), ("parameters", "inf")):
+        broken = copy.deepcopy(codec)
+        held = broken.model.codebooks[1] if name == "codebooks" else list(broken.parameters())[-1].data
+        held.view(-1)[0] = float(value)
+        with pytest.raises(ValueError, match="finite"):
+            broken.check()
