@@ -149,7 +149,8 @@ class _Run:
         self.task = build_task(recipe).to(self.device)
         self.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.groups = self.task.parameter_groups()
-        self.captures = self.device.type == "cuda" and recipe.train.capture and self.task.constant
+        alone = self.device.type == "cuda" and group.size == 1
+        self.captures = alone and recipe.train.capture and self.task.constant
         self.captured: Captured | None = None
         torch.backends.cudnn.benchmark |= self.captures
         rates = [torch.zeros((), device=self.device) if self.captures else 0.0 for _ in self.groups]
