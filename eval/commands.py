@@ -36,7 +36,7 @@ _PEER = click.option(
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--max-seconds", type=float, help="Stop after a checkpoint when this time is over.")
 @click.option(
-    "--fit-seconds", type=float, help="Train for this long at most, with fewer steps than the recipe's if need be."
+    "--fit-seconds", type=float, help="Train for about this long, with fewer steps than the recipe's if need be."
 )
 @click.option("--limit", type=click.IntRange(1), help="Train on the first N images only (a dry run).")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the run's folder.")

@@ -64,7 +64,7 @@ def train(
     """Train a recipe on images uint8 [N, S, S] (or photographs); returns the finished task, or None if max_seconds ran
     out first.
 
-    fit_seconds: train for this long at most, with fewer steps than the recipe has if need be: the learning rate falls
+    fit_seconds: train for about this long, with fewer steps than the recipe has if need be: the learning rate falls
     to its end all the same. Such a run depends on the machine's speed.
 
     The folder gets checkpoint.pt (atomically, after `evaluate_every` epochs and when time runs out), metrics.jsonl and
@@ -153,12 +153,15 @@ class _Run:
         self.captures = alone and recipe.train.capture and self.task.constant
         self.captured: Captured | None = None
         torch.backends.cudnn.benchmark |= self.captures
-        rates = [torch.zeros((), device=self.device) if self.captures else 0.0 for _ in self.groups]
-        self.optimiser = torch.optim.Adam(
-            [{"params": spec.parameters, "lr": rate} for spec, rate in zip(self.groups, rates, strict=True)],
-            fused=True, capturable=self.captures,
-        )  # fmt: skip
+        self.optimiser = torch.optim.Adam([{"params": spec.parameters} for spec in self.groups], lr=0.0, fused=True)
+        self._rates_on_device()
         group.scatter_seeds(recipe.train.seed)
+
+    def _rates_on_device(self) -> None:
+        """A captured step reads its learning rates from the device; what a checkpoint says of them does not count."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = torch.zeros((), device=self.device) if self.captures else 0.0
+            group["capturable"] = self.captures
 
     def _capture(self, images: Tensor | Photos) -> Captured:
         """Steps on these images as a CUDA graph."""
@@ -249,6 +252,7 @@ class _Run:
         self.step = state["step"]
         self.task.load_state_dict(state["task"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self._rates_on_device()
         if not resume:
             return
         random = state["rng"] if isinstance(state["rng"], list) else [state["rng"]]  # as earlier versions wrote it
