@@ -34,8 +34,8 @@ class TrainConfig:
     epochs, as in the fine-tuning of Sonderby et al. 2016).  seed: of weights, data order and noise.
     grad_clip: largest gradient norm (of the autoencoder, for a VQ-VAE).  precision: "bf16" (autocast; float32 on CPUs
     without instructions for it) or "float32".  evaluate_every: epochs from one checkpoint and measurement to the next.
-    capture: on a single GPU, launch whole steps as CUDA graphs, where the loss allows it (of photographs' ladders and Gaussian
-    ones).
+    capture: on a single GPU, launch whole steps as CUDA graphs, where the loss allows it (photographs' ladders and
+    Gaussian ones).
     compile: have PyTorch's compiler fuse such steps.
     """
 
