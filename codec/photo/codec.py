@@ -12,21 +12,19 @@ from torch import Tensor
 
 from ...bitstream.cdf import check_cdf
 from ...bitstream.errors import Corrupt, UnsupportedImage
-from ...bitstream.latents import LatentReader, LatentWriter, scale_tables
+from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, scale_tables
 from ...bitstream.numbers import leb128, read_leb128
 from ..family import QUALITIES, CodedPhoto
 from . import tiles
 from .base import PhotoCodecBase, Pixels, padded, padded_size
 from .exact import CLASSES, FRAC_BITS, SCALES, ExactPrior, scale_index
 from .model import LatentStep, PhotoModel
-from .rounding import price, rounded
 
 
 class PhotoCodec(PhotoCodecBase):
     """A photograph model that is ready to code, at any quality 1..100."""
 
     qualities = QUALITIES
-    scales: Tensor
 
     def __init__(self, model: PhotoModel, psnr_floor: Sequence[float] = (0.0,) * QUALITIES) -> None:
         """Convert a trained model, or a new one to load stored weights into.
@@ -39,7 +37,6 @@ class PhotoCodec(PhotoCodecBase):
         self.synthesis = model.synthesis.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for number, table in enumerate(scale_tables(SCALES, CLASSES)):
             self.register_buffer(f"tables{number}", torch.from_numpy(table))
-        self.register_buffer("scales", torch.tensor(SCALES), persistent=False)
         self.eval().requires_grad_(False)
 
     def check(self) -> None:
@@ -96,8 +93,7 @@ class PhotoCodec(PhotoCodecBase):
             step = prior.expect(number, below, exact)
             scale, told = scale_index(step), self._as_float(step, quality)
             offset = self.analysis.posterior(told, coefficients, features)
-            worth = price(self.config, quality) if self._finest(number) else 0.0
-            k = rounded(offset, self.scales[scale], told.gain, worth).double().masked_fill_(scale == 0, 0.0)
+            k = offset.round_().clamp_(-ESCAPE_LIMIT, ESCAPE_LIMIT).double().masked_fill_(scale == 0, 0.0)
             writer.push(k.flatten().long().cpu().numpy(), scale.flatten().cpu().numpy())
             latents.append(self._placed(told, k))
             below = prior.take(step, k, exact)
@@ -120,10 +116,6 @@ class PhotoCodec(PhotoCodecBase):
         at = torch.tensor([float(quality)], device=self.device)
         return self._render(latents, below, at, height, width)
 
-    def _finest(self, level: int) -> bool:
-        """Whether a level's latents are coefficients of blocks of pixels."""
-        return self.config.levels[level].stride == self.config.stride
-
     def _exact(self, quality: int) -> Tensor:
         return torch.tensor([quality], device=self.device)
 
@@ -135,7 +127,7 @@ class PhotoCodec(PhotoCodecBase):
 
     def _placed(self, step: LatentStep, k: Tensor) -> Tensor | None:
         """The latents at distances k in signal units, of the finest levels."""
-        if not self._finest(step.level):
+        if self.config.levels[step.level].stride != self.config.stride:
             return None
         return step.mean + k.float() / step.gain
 
