@@ -78,6 +78,8 @@ def test_a_worker_that_dies_is_an_error() -> None:
 
 
 _SLEEPERS = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
 from vqcodec.codec.archive.workers import in_order
 for pid in in_order(eval, [{PID!r}] * 2 + ["__import__('time').sleep(60)"] * 4, 2):
     print(pid, flush=True)
