@@ -310,6 +310,8 @@ def main(
     if lossless and quality is not None:
         raise click.UsageError("--lossless keeps every pixel, so it takes no --quality")
     try:
+        if models.named_takes_photographs(model):
+            raise click.UsageError(f"{model} takes photographs; see python -m vqcodec.eval.exactness_photo")
         images = load(data, split, data_dir).images[:limit]
         there = Files.read(check) if check else None
         archive = packs(model)

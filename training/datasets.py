@@ -93,7 +93,7 @@ def load(name: str, split: str, data_dir: str | Path | None = None) -> Dataset:
     Raises DataError when the name or split is unknown, or a file is missing, damaged or not the official one.
     """
     if name in PHOTOGRAPHS:
-        raise DataError(f"{name} is a set of photographs, which only `vqcodec bench rd` and `vqcodec bench crops` take")
+        raise DataError(f"{name} is a set of photographs, which only `vqcodec bench rd`, `speed` and `crops` take")
     if name not in _LOADERS:
         raise DataError(f"unknown data set {name!r}: this build has {', '.join((*_LOADERS, *PHOTOGRAPHS))}")
     return _LOADERS[name](split, data_folder(data_dir))

@@ -60,8 +60,8 @@ def _moved(offset: Tensor, rounded: bool | Tensor) -> Tensor:
 
 def _nats(offset: Tensor, k: Tensor, scale: Tensor, rounded: bool | Tensor) -> Tensor:
     """Code lengths of k. Where it is rounded, they say nothing of how far an offset is from the next integer, and the
-    encoder would drift to ever larger ones: its gradient is that of the offset with noise (Minnen and Singh 2020,
-    section 3.2), that of the scales the one of what is coded."""
+    encoder would drift to ever larger ones: its gradient is that of the offset with noise (as Minnen and Singh
+    2020 have noise for the rate and rounding for the decoder), that of the scales the one of what is coded."""
     if rounded is False or not torch.is_grad_enabled():
         return rate(k, scale)
     coded, soft = rate(k.detach(), scale), rate(offset + torch.rand_like(offset) - 0.5, scale.detach())

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from vqcodec.eval import exactness_photo
+from vqcodec.eval import exactness, exactness_photo
 from vqcodec.eval.exactness import ArchiveError, Setting
 from vqcodec.eval.exactness_photo import PhotoFiles, PhotoOutcome, farthest, main, matrix, table
 from vqcodec.training.photo_sets import PhotoSet
@@ -72,3 +72,5 @@ def test_the_command(
     ran = CliRunner().invoke(main, [str(tiny_photo), "--check", kept, "--limit", "1"])
     assert ran.exit_code == 1
     assert CliRunner().invoke(main, [str(tiny_model)]).exit_code == 2
+    ran = CliRunner().invoke(exactness.main, [str(tiny_photo), "--data", "mnist"])
+    assert (ran.exit_code, "exactness_photo" in ran.output) == (2, True)
