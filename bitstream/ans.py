@@ -221,7 +221,7 @@ class Stack:
 
     def finish(self) -> None:
         """Check that everything was popped: only the supply is left. Raises Corrupt."""
-        clean = len(self.states) == 1 and self.states[0] == _LEAST
+        clean = (self.states == _LEAST).all()
         if not clean or not np.array_equal(self._words[: self._top], supply(0, self._top)[::-1]):
             raise Corrupt("bits-back payload: it does not end where it began")
 

@@ -25,6 +25,8 @@ from .models import Model
 from .photographs import Wish, is_photograph, may_be_smaller_plain
 from .png import PlainImage
 
+DRAWING_BITS = 1.0
+"""An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -119,17 +121,23 @@ def encode_with_models(
         return len(encode_plain(plain.from_pil(images[number])))
 
     of_photographs = model != "auto" and models.named_takes_photographs(model)
+    keeps = of_photographs and models.named_keeps_photographs(model)
+    if keeps and (quality is not None or bpp is not None):
+        raise UnsupportedImage(f"{model} keeps every pixel: there is no quality and no size to choose")
     if bpp is not None and not (of_photographs or model == "auto"):
         raise UnsupportedImage(f"{model} has few rates of its own; sizes can be asked of models for photographs")
     small = not of_photographs and bpp is None  # whether models of small images are asked
     chosen = candidates(model, lossless, device, images) if small else []
     planes = planes_of(images, chosen, model) if small else {}
-    large = _photographs(images, planes, model, not small, lossless)
+    large = _photographs(images, planes, model, not small, lossless and not keeps)
     wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
     for number in large:
         size = partial(plain_size or size_if_plain, number)
-        tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
-        blobs[number] = _photograph(images[number], tried, wish, size, device)
+        if lossless or keeps:
+            blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
+        else:
+            tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
+            blobs[number] = _photograph(images[number], tried, wish, size, device)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
@@ -155,7 +163,8 @@ def _photographs(
     """Numbers of the images that a photograph model is to code. Raises UnsupportedImage if a named one cannot."""
     if named and lossless:  # bpp excludes it
         raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
-    if lossless or not (named or (model == "auto" and models.for_photographs())):
+    first = models.PHOTOGRAPHS_LOSSLESS if lossless else models.PHOTOGRAPHS_FIRST
+    if not (named or (model == "auto" and models.there(first))):
         return []
     fit = [number for number, image in enumerate(images) if number not in planes and is_photograph(image)]
     if named and len(fit) < len(images):
@@ -186,6 +195,20 @@ def _photograph(
         blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
     smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
     return None if smaller or not known else blob
+
+
+def _lossless_photograph(
+    image: Image.Image, name: str | None, metadata: bool, size_if_plain: int, device: str
+) -> bytes | None:
+    """File of a photograph with every pixel by a model; None if the image is no larger plain.
+
+    name: of the model; None for the built-in one, which is not asked about drawings."""
+    samples = image.width * image.height * len(image.getbands())
+    if name is None and 8 * size_if_plain < DRAWING_BITS * samples:
+        return None
+    model = models.load(name or models.PHOTOGRAPHS_LOSSLESS, device)
+    blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata))
+    return blob if len(blob) < size_if_plain else None
 
 
 def _report(blob: bytes, progress: Callable[[int], None]) -> bytes:

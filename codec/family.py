@@ -15,8 +15,11 @@ from ..bitstream.errors import Corrupt, Truncated
 LOSSLESS = 0
 """The setting that keeps every pixel; lossy settings are 1 (smallest) to `lossy_settings` (best)."""
 BINARY, BINARY_MODES = "bernoulli", ("1", "L")  # likelihood of binary models; modes of compact files by parameter
-PHOTOGRAPHS = ("photo", "photo-vq")
+LOSSLESS_PHOTOGRAPHS = "photo-lossless"
+PHOTOGRAPHS = ("photo", "photo-vq", LOSSLESS_PHOTOGRAPHS)
 """Families that code photographs."""
+COLOUR, GREY = 1, 2
+"""Settings of lossless photographs: all samples are coded, or one of each pixel, whose samples are all alike."""
 METADATA = 128
 """Parameter bit of photographs: colour profile and EXIF are kept."""
 QUALITIES = 100
@@ -46,6 +49,7 @@ class PhotoCodec(Protocol):
     """Photographs of any size to payloads and back."""
 
     photographs: bool
+    lossless: bool
 
     @property
     def qualities(self) -> int:
@@ -121,7 +125,9 @@ class Meaning:
 
 def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     """What a parameter means to a model of this family and configuration. Raises Corrupt for one it does not have."""
-    if family in PHOTOGRAPHS:
+    if family == LOSSLESS_PHOTOGRAPHS:
+        found, rest = Meaning(LOSSLESS, 0, "RGB"), parameter & ~METADATA not in (COLOUR, GREY)
+    elif family in PHOTOGRAPHS:
         settings = len(config["codebooks"]) if family == "photo-vq" else QUALITIES
         found, rest = Meaning(parameter & ~METADATA, settings, "RGB"), 0
         if not found.setting:

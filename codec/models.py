@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..bitstream.errors import ModelMismatch
-from .family import PHOTOGRAPHS
+from .family import LOSSLESS_PHOTOGRAPHS, PHOTOGRAPHS
 from .weights_file import Description, describe, read_tensors, sha256
 
 if TYPE_CHECKING:
@@ -33,10 +33,11 @@ ARCHIVE = {9: "archive-mnist-binary", 10: "archive-omniglot28-binary"}
 """Numbers of the models of archives, which code many images at once and none alone. 7 and 8 are retired: they were of
 8-bit images, for which the ladders of single images need fewer bytes."""
 
-PHOTO = {11: "ladder-photo", 12: "vq-photo"}
+PHOTO = {11: "ladder-photo", 12: "vq-photo", 13: "lossless-photo"}
 """Numbers of the models of photographs."""
-PHOTOGRAPHS_FIRST, PHOTOGRAPHS_SMALLEST = PHOTO[11], PHOTO[12]
-"""The one that `auto` takes, and the one that it takes where a size is asked for that the first cannot reach."""
+PHOTOGRAPHS_FIRST, PHOTOGRAPHS_SMALLEST, PHOTOGRAPHS_LOSSLESS = PHOTO.values()
+"""The one that `auto` takes, the one that it takes where a size is asked for that the first cannot reach, and the one
+that keeps every pixel."""
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -112,6 +113,16 @@ def packs_too(found: Description) -> bool:
 def takes_photographs(found: Description) -> bool:
     """Whether a model codes photographs of any size."""
     return found.family in PHOTOGRAPHS
+
+
+def keeps_photographs(found: Description) -> bool:
+    """Whether a model codes photographs losslessly, and in no other way."""
+    return found.family == LOSSLESS_PHOTOGRAPHS
+
+
+def named_keeps_photographs(name: str) -> bool:
+    """The same for a name or a weights file's path. Raises ModelMismatch."""
+    return keeps_photographs(describe(find(name)))
 
 
 def named_takes_photographs(name: str) -> bool:
@@ -272,10 +283,20 @@ def _photo_vq(config: dict[str, Any]) -> Any:
     return PhotoVQCodec(PhotoVQModel(from_dict(PhotoVQConfig, config, "config")))
 
 
+def _photo_lossless(config: dict[str, Any]) -> Any:
+    from .config import from_dict
+    from .photo_lossless.codec import PhotoLosslessCodec
+    from .photo_lossless.config import PhotoLosslessConfig
+    from .photo_lossless.model import PhotoLosslessModel
+
+    return PhotoLosslessCodec(PhotoLosslessModel(from_dict(PhotoLosslessConfig, config, "config")))
+
+
 _BUILD: dict[str, Callable[[dict[str, Any]], Any]] = {
     "vq": _vq,
     "ladder": _ladder,
     "photo": _photo,
     "photo-vq": _photo_vq,
+    "photo-lossless": _photo_lossless,
 }
 """Codecs of all families, empty, for a configuration."""

@@ -12,6 +12,7 @@ from torch import nn
 from ..codec.config import ConfigError, from_dict
 from ..codec.ladder.config import LadderConfig
 from ..codec.photo.config import PhotoConfig
+from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.config import VQConfig
 
@@ -160,13 +161,36 @@ class PhotoVQTrain(TrainConfig):
 
 
 @dataclass(frozen=True)
+class PhotoLosslessTrain(TrainConfig):
+    """How to train a lossless photograph model.
+
+    crop: side of the crops in pixels.  pixels: how many of a crop count in a step.  grey: share of the crops that are
+    made grey.  smallest: as for PhotoTrain.
+    """
+
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    grad_clip: float = 1.0
+    crop: int = 128
+    pixels: int = 8192
+    grey: float = 0.05
+    smallest: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges; raises ValueError."""
+        super().__post_init__()
+        if not (0 <= self.grey <= 1 and 1 <= self.pixels <= self.crop**2):
+            raise ValueError("grey must be in 0..1, pixels in 1..crop^2")
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole recipe. name: of the weights file; data: a data set of `training.datasets`; note: what to expect."""
 
     name: str
     data: str
     note: str
-    model: VQConfig | LadderConfig | PhotoConfig | PhotoVQConfig
+    model: VQConfig | LadderConfig | PhotoConfig | PhotoVQConfig | PhotoLosslessConfig
     train: TrainConfig
     family: ClassVar[str]
 
@@ -229,7 +253,18 @@ class PhotoVQRecipe(Recipe):
             raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
 
 
-FAMILIES: dict[str, type[Recipe]] = {kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe, PhotoVQRecipe)}
+@dataclass(frozen=True)
+class PhotoLosslessRecipe(Recipe):
+    """For a lossless photograph model."""
+
+    model: PhotoLosslessConfig
+    train: PhotoLosslessTrain
+    family: ClassVar[str] = "photo-lossless"
+
+
+FAMILIES: dict[str, type[Recipe]] = {
+    kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe, PhotoVQRecipe, PhotoLosslessRecipe)
+}
 
 
 def read_recipe(path: str | Path) -> Recipe:

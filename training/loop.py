@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from ..codec.config import ConfigError
 from ..codec.photo.config import PhotoConfig
+from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.config import PhotoVQConfig
 from .captured import Captured
-from .config import LadderRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
+from .config import LadderRecipe, PhotoLosslessRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
+from .photo_lossless import PhotoLosslessTask
 from .photo_vq import PhotoVQTask
 from .photos import Photos
 from .precision import products
@@ -36,7 +38,7 @@ CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
 
 Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
-Task = VQTask | LadderTask | PhotoTask | PhotoVQTask
+Task = VQTask | LadderTask | PhotoTask | PhotoVQTask | PhotoLosslessTask
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ def train(
 
 
 def _check_images(recipe: Recipe, images: Tensor | Photos) -> None:
-    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig) != isinstance(images, Photos):
+    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig | PhotoLosslessConfig) != isinstance(images, Photos):
         raise ConfigError(f"{recipe.name}: only models of photographs train on photographs")
-    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig) or isinstance(images, Photos):
+    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig | PhotoLosslessConfig) or isinstance(images, Photos):
         return
     if images.shape[1:] != (recipe.model.image_size,) * 2:
         side = recipe.model.image_size
@@ -135,6 +137,8 @@ def build_task(recipe: Recipe) -> Task:
         return PhotoTask(recipe.model, recipe.train)
     if isinstance(recipe, PhotoVQRecipe):
         return PhotoVQTask(recipe.model, recipe.train)
+    if isinstance(recipe, PhotoLosslessRecipe):
+        return PhotoLosslessTask(recipe.model, recipe.train)
     raise ConfigError(f"{recipe.name}: no training for {type(recipe).__name__}")
 
 

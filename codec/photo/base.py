@@ -18,6 +18,7 @@ class PhotoCodecBase(nn.Module):
 
     photographs = True
     archives = False
+    lossless = False
 
     psnr_floor: Tensor
 

@@ -1,0 +1,1 @@
+"""Lossless coding of photographs, pixel by pixel."""
