@@ -7,7 +7,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from numbers import Real
 from typing import Any
 
@@ -91,10 +91,11 @@ def encode_batch(
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """
     pil = [to_pil(image) for image in images]
-    blobs = encode_with_models(pil, model, lossless, quality, device, progress, bpp=bpp, metadata=metadata)
-    return [
-        blob or _report(encode_plain(plain.from_pil(image)), progress) for blob, image in zip(blobs, pil, strict=True)
-    ]
+    stored = cache(lambda number: encode_plain(plain.from_pil(pil[number])))
+    blobs = encode_with_models(
+        pil, model, lossless, quality, device, progress, lambda n: len(stored(n)), bpp=bpp, metadata=metadata
+    )
+    return [blob or _report(stored(number), progress) for number, blob in enumerate(blobs)]
 
 
 def encode_with_models(

@@ -126,7 +126,9 @@ class Meaning:
 def meaning(family: str, config: dict[str, Any], parameter: int) -> Meaning:
     """What a parameter means to a model of this family and configuration. Raises Corrupt for one it does not have."""
     if family == LOSSLESS_PHOTOGRAPHS:
-        found, rest = Meaning(LOSSLESS, 0, "RGB"), parameter & ~METADATA not in (COLOUR, GREY)
+        found, rest = Meaning(LOSSLESS, 0, "RGB"), 0
+        if parameter & ~METADATA not in (COLOUR, GREY):
+            raise Corrupt(f"parameter {parameter}: the model has settings {COLOUR} and {GREY}")
     elif family in PHOTOGRAPHS:
         settings = len(config["codebooks"]) if family == "photo-vq" else QUALITIES
         found, rest = Meaning(parameter & ~METADATA, settings, "RGB"), 0

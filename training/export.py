@@ -23,6 +23,8 @@ from ..codec.ladder.exact import FRAC_BITS, REACHES
 from ..codec.ladder.gaussian import MAX_STEP_LOG2
 from ..codec.photo.codec import PhotoCodec
 from ..codec.photo.config import PhotoConfig
+from ..codec.photo_lossless.codec import PhotoLosslessCodec
+from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.codec import PhotoVQCodec
 from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.codec import VQCodec
@@ -34,6 +36,7 @@ from .datasets import Dataset, Images, binarise
 from .ladder import LadderTask
 from .loop import Task
 from .photo import PhotoTask
+from .photo_lossless import PhotoLosslessTask
 from .photo_vq import PhotoVQTask
 from .photos import Photos
 from .vq import VQTask
@@ -58,7 +61,7 @@ class Known:
     licence: str
 
 
-AnyPhotoCodec = PhotoCodec | PhotoVQCodec
+AnyPhotoCodec = PhotoCodec | PhotoVQCodec | PhotoLosslessCodec
 AnyCodec = VQCodec | LadderCodec | AnyPhotoCodec
 
 
@@ -67,10 +70,10 @@ def export(task: Task, recipe: Recipe, data: Dataset | Photos, folder: Path, ste
 
     data: the training set, on which the PSNR floors (and the reach of latents) are measured."""
     task.eval().to("cpu")
-    if isinstance(task, PhotoTask | PhotoVQTask) or isinstance(data, Photos):
-        assert isinstance(task, PhotoTask | PhotoVQTask)
+    if isinstance(task, PhotoTask | PhotoVQTask | PhotoLosslessTask) or isinstance(data, Photos):
+        assert isinstance(task, PhotoTask | PhotoVQTask | PhotoLosslessTask)
         assert isinstance(data, Photos)
-        photo = _photo_vq_codec(task, data) if isinstance(task, PhotoVQTask) else _photo_codec(task, data)
+        photo = _of_photographs(task, data)
         of = Known("Photographs", "train", data.originals, PHOTOS_LICENCE)
         return _write(recipe, photo, photo.stored(), of, folder, steps)
     if isinstance(task, LadderTask):
@@ -92,6 +95,12 @@ def _write(recipe: Recipe, codec: AnyCodec, state: dict[str, Tensor], data: Know
     weights_file.write(path, description, state)
     path.with_suffix(".md").write_text(_card(recipe, data, path, steps, codec))
     return path
+
+
+def _of_photographs(task: PhotoTask | PhotoVQTask | PhotoLosslessTask, data: Photos) -> AnyPhotoCodec:
+    if isinstance(task, PhotoLosslessTask):
+        return PhotoLosslessCodec(task.model)
+    return _photo_vq_codec(task, data) if isinstance(task, PhotoVQTask) else _photo_codec(task, data)
 
 
 def _photo_codec(task: PhotoTask, data: Photos) -> PhotoCodec:
@@ -176,6 +185,8 @@ def _architecture(codec: AnyCodec) -> str:
     if isinstance(config, PhotoVQConfig):
         books = ", ".join(f"{book.size} at 1/{book.stride}" for book in config.codebooks)
         return f"VQ-VAE, {len(config.codebooks)} levels of code vectors ({books}); prior in fixed point, rest float"
+    if isinstance(config, PhotoLosslessConfig):
+        return f"Likelihood of pixels in raster order, a perceptron of {config.width} channels (all in fixed point)"
     if isinstance(config, VQConfig):
         return f"VQ-VAE, {len(config.levels)} residual levels, exact staged context prior (all parts in fixed point)"
     latents = ", ".join(f"{c} x {s} x {s}" for c, s in zip(config.latents, config.grids, strict=True))
@@ -210,7 +221,7 @@ Results: `{measured}`, in the README.
 def _measurement(recipe: Recipe) -> str:
     """The command that measures a model."""
     model = recipe.model
-    if isinstance(model, PhotoConfig | PhotoVQConfig):
+    if isinstance(model, PhotoConfig | PhotoVQConfig | PhotoLosslessConfig):
         return f"vqcodec bench rd {recipe.name} --data kodak"
     if not isinstance(model, LadderConfig) or model.posterior == "uniform":
         return f"vqcodec eval {recipe.name} --data {recipe.data} --split test"

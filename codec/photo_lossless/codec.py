@@ -50,7 +50,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
 
     @torch.inference_mode()
     def encode_photo(self, pixels: Levels, quality: int = 1, render: bool = True) -> CodedPhoto:
-        """An image uint8 [H, W, 3]. quality: there is one; render: whether to say what it decodes to, which is itself."""
+        """An image uint8 [H, W, 3]. quality: there is one; render: whether to say what it decodes to: itself."""
         grey = bool((pixels == pixels[:, :, :1]).all())
         parts = [self._encode([pixels[box] for box in boxes], grey) for boxes in groups(*pixels.shape[:2])]
         payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)

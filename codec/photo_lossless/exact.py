@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ class ExactPerceptron(Perceptron):
         nn.Module.__init__(self)
         self.config = perceptron.config
         for name in ("linear", "entry", "blocks", "project", "known", "direct", "heads"):
-            setattr(self, name, cast(nn.Module, to_exact(getattr(perceptron, name), FRAC_BITS)))
+            setattr(self, name, to_exact(getattr(perceptron, name), FRAC_BITS))
 
     def middle(self, a: Tensor, b: Tensor) -> Tensor:
         """Half way between levels: LEVEL is even."""

@@ -85,10 +85,9 @@ class Waves:
         row, column = (axis.ravel() for axis in np.mgrid[:height, :width])
         place = (number * self.height + RADIUS + row) * self.width + RADIUS + column
         beyond = np.arange(RADIUS)
-        left = np.where(
-            ((column == 0) & (row + 1 < height))[:, None], (place + self.width - RADIUS)[:, None] + beyond, 0
-        )
-        right = np.where((column == width - 1)[:, None], place[:, None] + 1 + beyond, 0)
+        first, last = (column == 0) & (row + 1 < height), column == width - 1
+        left = np.where(first[:, None], (place + self.width - RADIUS)[:, None] + beyond, 0)
+        right = np.where(last[:, None], (place + 1)[:, None] + beyond, 0)
         return column + SLOPE * row, place, left, right
 
 

@@ -104,8 +104,10 @@ def _models(names: Sequence[str], device: str) -> dict[str, _Codec]:
     codecs: dict[str, _Codec] = {}
     for name in names:
         model = photographs.load(name, device)
-        few = photographs.qualities(model)
-        qualities = range(1, 101) if few == photographs.QUALITIES else few
+        few = [quality for quality in photographs.qualities(model) if quality is not None]
+        if not few:
+            raise CropError(f"{name} keeps every pixel: its crops are those of the photographs")
+        qualities = range(1, 101) if tuple(few) == photographs.QUALITIES else few
         encode = partial(photographs.encoded, name=name, device=device)
         codecs[model.name] = encode, partial(photographs.decoded, name=name, device=device), qualities
     return codecs

@@ -26,11 +26,10 @@ def measure(name: str, data: PhotoSet, limit: int | None = None, device: str = "
     Raises ModelMismatch for an unknown model, UnsupportedImage for one of other images."""
     model, images, timings = load(name, device), data.images[:limit], []
     decode = partial(decoded, name=name, device=device)
-    for quality in qualities(model)[1::2]:
+    for quality in qualities(model)[1::2] or qualities(model):
         encode = partial(encoded, quality=quality, name=name, device=device)
-        timings.append(time_codec(
-            f"quality {quality}", partial(_each, encode, images), partial(_each, decode), repeats
-        ))  # fmt: skip
+        title = "lossless" if quality is None else f"quality {quality}"
+        timings.append(time_codec(title, partial(_each, encode, images), partial(_each, decode), repeats))
     known = photo_peers()
     timings += [time_peer(known[peer], quality, images, repeats) for peer, quality in _PEERS.items()]
     return Speed(model.name, f"{data.name} {data.split}", len(images), environment(device), timings)

@@ -97,8 +97,10 @@ def load(name: str, device: str = "cpu") -> models.Model:
     return model
 
 
-def qualities(model: models.Model) -> tuple[int, ...]:
-    """One for each rate of a model, or `QUALITIES` if it has more."""
+def qualities(model: models.Model) -> tuple[int | None, ...]:
+    """One for each rate of a model, or `QUALITIES` if it has more; None for one that keeps every pixel."""
+    if getattr(model.codec, "lossless", False):
+        return (None,)
     rates: int = getattr(model.codec, "qualities", 0)  # which only those of photographs have
     return QUALITIES if rates > len(QUALITIES) else tuple(100 * rate // rates for rate in range(1, rates + 1))
 
@@ -112,7 +114,7 @@ def model_points(name: str, model: models.Model, images: Sequence[Images], devic
     ]
 
 
-def encoded(image: Images, quality: int, name: str, device: str = "cpu") -> bytes:
+def encoded(image: Images, quality: int | None, name: str, device: str = "cpu") -> bytes:
     """The file of a photograph, as the public function makes it."""
     return api.encode(image, name, quality=quality, device=device)
 
