@@ -501,6 +501,31 @@ def test_no_word_may_be_left(codec: PhotoLosslessCodec, payload: bytes) -> None:
             codec.decode_photo(payload[:heads] + word + payload[heads:], COLOUR, 12, 15)
 
 
+def test_an_empty_stack_is_an_error(codec: PhotoLosslessCodec, placed: Placing) -> None:
+    """Where the word that is not there would be the one that bits-back coding finds under its stack.
+
+    Of two pixels, the second, pushed first, makes a state whose low half is that word, and the first moves it away."""
+    (word,) = supply(0, 1).tolist()
+    freq = 2**32 // (2**16 + (word >> 24))
+    start = word % 2**24 - 2**32 % freq
+    crafted, pixels = copy.deepcopy(codec), np.array([[[9, 9, 9], [90, 90, 90]]], np.uint8)
+    first, second = pixels[0, :, 0] - placed(pixels).whole[0] + FARTHEST
+    assert first != second
+    freqs = np.full(511, 1)
+    freqs[second] = freq
+    before, after = (0, 510) if first not in (0, 510) else (1, 509)
+    freqs[before] += start - second
+    freqs[after] += 2**24 - freqs.sum()
+    sums = np.pad(freqs.cumsum(), (1, 0))
+    assert (sums[second], freqs[first]) == (start, 1)
+    crafted.tables = torch.from_numpy(np.tile(sums, (len(SCALES) * FRACTIONS, 1)).astype(np.int32))
+    crafted.check()
+    payload = check(crafted, pixels, GREY)
+    assert payload[-8:-4] == word.to_bytes(4, "little")
+    with pytest.raises((Corrupt, Truncated)):
+        crafted.decode_photo(payload[:-8] + payload[-4:], GREY, 1, 2)
+
+
 @pytest.mark.usefixtures("small_tiles")
 def test_damaged_groups_are_an_error(codec: PhotoLosslessCodec, photo: Pixels) -> None:
     size = (17, 40)
@@ -571,6 +596,27 @@ def test_files(weights: Path, photo: Pixels, mode: str, metadata: bool) -> None:
     pixels, *metadata_of = reference.decode_file(blob, weights)
     assert np.array_equal(pixels, np.asarray(image))
     assert metadata_of == ([image.info["icc_profile"], image.info["exif"]] if metadata else [b"", b""])
+
+
+def test_the_model_is_named_as_others_are(weights: Path, photo: Pixels) -> None:
+    """`encode` with it; lossless need not be said, and may be."""
+    model, image = str(weights), Image.fromarray(photo[:26, :21])
+    blobs = [vqcodec.encode(image, model), vqcodec.encode(image, model, lossless=True)]
+    assert blobs[0] == blobs[1]
+    assert vqcodec.info(blobs[0], model=model).lossless
+    assert vqcodec.decode(blobs[0], model=model).tobytes() == image.tobytes()
+    for wish in ({"quality": 50}, {"bpp": 3.0}):
+        with pytest.raises(UnsupportedImage, match="keeps every pixel"):
+            vqcodec.encode(image, model, **wish)
+    with pytest.raises(UnsupportedImage, match="8 bits"):
+        vqcodec.encode(image.convert("P"), model)
+
+
+def test_drawings_are_stored_plain(weights: Path) -> None:
+    image = Image.new("RGB", (60, 40), "white")
+    blob = vqcodec.encode(image, str(weights))
+    assert vqcodec.info(blob).model is None
+    assert vqcodec.decode(blob).tobytes() == image.tobytes()
 
 
 def test_changed_files_are_an_error(weights: Path, photo: Pixels) -> None:
