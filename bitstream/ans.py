@@ -221,9 +221,19 @@ class Stack:
 
     def finish(self) -> None:
         """Check that everything was popped: only the supply is left. Raises Corrupt."""
-        clean = (self.states == _LEAST).all()
+        clean = len(self.states) == 1 and self.states[0] == _LEAST
         if not clean or not np.array_equal(self._words[: self._top], supply(0, self._top)[::-1]):
             raise Corrupt("bits-back payload: it does not end where it began")
+
+    def check_empty(self) -> None:
+        """Check that everything that was pushed was popped, and nothing more. Raises Corrupt."""
+        if self.borrowed or self._top or (self.states != _LEAST).any():
+            raise Corrupt("payload: its stream does not end where it began")
+
+    @property
+    def borrowed(self) -> int:
+        """Words that were taken from the supply, as nothing else was left."""
+        return self._borrowed
 
     def _put(self, words: NDArray[np.uint32]) -> None:
         end = self._top + len(words)

@@ -189,13 +189,16 @@ def _photograph(
 ) -> bytes | None:
     """File of a photograph by the first model, or by the next where a size is asked for that the first cannot reach.
 
-    None if the image is better stored plain: rendered badly, or no smaller."""
+    Where it is rendered badly, a lossless file; None if the image is better stored plain."""
     blob, known = photographs.encode(image, models.load(tried[0], device), wish)
     most = math.inf if wish.bpp is None else wish.bpp * image.width * image.height / 8
     if len(blob) > most and tried[1:] and models.there(tried[1]):
         blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
     smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
-    return None if smaller or not known else blob
+    if known or smaller:
+        return None if smaller else blob
+    kept = models.there(models.PHOTOGRAPHS_LOSSLESS)
+    return _lossless_photograph(image, None, wish.metadata, size_if_plain(), device) if kept else None
 
 
 def _lossless_photograph(

@@ -72,8 +72,8 @@ class PhotoOutcome:
         return max(self.theirs, self.ours) <= TOLERANCE
 
 
-def made(images: Sequence[Photo], model: str, quality: int, setting: Setting) -> PhotoFiles:
-    """Files of images uint8 [H, W, 3] at a quality 1..100, made and decoded under a setting."""
+def made(images: Sequence[Photo], model: str, quality: int | None, setting: Setting) -> PhotoFiles:
+    """Files of images uint8 [H, W, 3] at a quality 1..100 (None: lossless), made and decoded under a setting."""
     with under(setting):
         blobs = [api.encode(image, model, quality=quality, device=setting.device) for image in images]
     return PhotoFiles(blobs, shown(blobs, model, setting))
@@ -92,7 +92,7 @@ def farthest(some: Sequence[Photo], others: Sequence[Photo]) -> int:
 
 
 def matrix(
-    images: Sequence[Photo], model: str, quality: int, devices: Sequence[str] = ("cpu",)
+    images: Sequence[Photo], model: str, quality: int | None, devices: Sequence[str] = ("cpu",)
 ) -> tuple[PhotoFiles, list[PhotoOutcome]]:
     """Files made under the first setting, and what came of all the others."""
     first, *others = settings(devices, (1,))
@@ -145,13 +145,15 @@ def main(
         there = PhotoFiles.read(check) if check else None
         if not models.named_takes_photographs(model):
             raise click.UsageError(f"{model} takes no photographs; see python -m vqcodec.eval.exactness")
-        _, outcomes = matrix(images, model, quality, [device])
+        asked = None if models.named_keeps_photographs(model) else quality
+        _, outcomes = matrix(images, model, asked, [device])
         between = farthest(shown(there.blobs, model, last), there.shown) if there else 0
         if write:
-            made(images, model, quality, last).write(write)
+            made(images, model, asked, last).write(write)
     except VqcodecError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(f"{model} on {data} {split}, quality {quality}, {len(images):,} images\n{table(outcomes, len(images))}")
+    how = "lossless" if asked is None else f"quality {quality}"
+    click.echo(f"{model} on {data} {split}, {how}, {len(images):,} images\n{table(outcomes, len(images))}")
     if there:
         click.echo(f"files of {check}: {len(there.blobs):,} decoded on {last.device}, pixels within {between}")
     click.echo(line(asdict(environment(device))))

@@ -44,8 +44,15 @@ def cases() -> list[tuple[str, str]]:
 
 
 def photo_cases() -> list[tuple[str, str]]:
-    """Models of photographs whose weights are there, and the qualities coded with each."""
-    return [(description.name, case) for description in models.for_photographs().values() for case in QUALITIES]
+    """Lossy models of photographs whose weights are there, and the qualities coded with each."""
+    found = models.for_photographs().values()
+    return [(one.name, case) for one in found for case in QUALITIES if not models.keeps_photographs(one)]
+
+
+def kept_cases() -> list[tuple[str, str]]:
+    """Lossless models of photographs whose weights are there, and what is coded with each."""
+    found = models.for_photographs().values()
+    return [(one.name, case) for one in found for case in ("lossless", "lossless-L") if models.keeps_photographs(one)]
 
 
 def photograph(case: str) -> Image.Image:
@@ -54,7 +61,7 @@ def photograph(case: str) -> Image.Image:
         image = whole.convert("RGB").crop((0, 0, 128, 96))
     if case == "q1":
         image.putalpha(Image.linear_gradient("L").resize(image.size))
-    return image.convert("L") if case == "q50" else image
+    return image.convert("L") if case in ("q50", "lossless-L") else image
 
 
 def real_images(model: str) -> NDArray[np.uint8]:
@@ -132,10 +139,20 @@ def test_the_file_decodes_to_the_photograph(model: str, case: str) -> None:
     assert vqcodec.info(blob).model == model
 
 
+@pytest.mark.parametrize(("model", "case"), kept_cases())
+def test_the_file_keeps_the_photograph_and_is_the_same_everywhere(model: str, case: str) -> None:
+    """Down to the last bit: all of the model is exact."""
+    blob = stem(model, case).with_suffix(".vqc").read_bytes()
+    decoded, image = vqcodec.decode(blob), photograph(case)
+    assert (decoded.mode, decoded.tobytes()) == (image.mode, image.tobytes())
+    assert vqcodec.encode(image, model) == blob
+    assert (vqcodec.info(blob).model, vqcodec.info(blob).lossless) == (model, True)
+
+
 def test_every_golden_file_of_a_model_has_its_case() -> None:
     """A model that is missing, whose golden files are there, would go untested."""
     named = {path.stem for path in GOLDEN.glob("good-*.png")}
-    assert named == {stem(model, case).name for model, case in (*cases(), *photo_cases())}
+    assert named == {stem(model, case).name for model, case in (*cases(), *photo_cases(), *kept_cases())}
     names = (models.BUILT_IN | models.ARCHIVE).values()
     assert {name for name in names if archive_path(name).exists()} == set(ARCHIVED)
 
@@ -164,6 +181,10 @@ if __name__ == "__main__":
         vqcodec.decode(content).save(stem(name, kind).with_suffix(".png"))
     for name, kind in photo_cases():
         content = vqcodec.encode(photograph(kind), name, quality=QUALITIES[kind])
+        stem(name, kind).with_suffix(".vqc").write_bytes(content)
+        vqcodec.decode(content).save(stem(name, kind).with_suffix(".png"))
+    for name, kind in kept_cases():
+        content = vqcodec.encode(photograph(kind), name)
         stem(name, kind).with_suffix(".vqc").write_bytes(content)
         vqcodec.decode(content).save(stem(name, kind).with_suffix(".png"))
     for name in ARCHIVED:

@@ -176,6 +176,8 @@ class BitsBack(LadderCodec, ABC):
             pixels[end - sizes[number] : end] = self._popped(stack, sizes[number], clean=number == 0)
             end -= sizes[number]
         stack.narrow(1)
+        if stack.borrowed:
+            raise Corrupt("bits-back payload: more was popped than it holds")
         stack.finish()
         return pixels
 

@@ -109,8 +109,8 @@ class PhotoLosslessCodec(PhotoCodecBase):
 
     def _decode(self, stream: bytes, sizes: list[tuple[int, int]], grey: bool) -> list[Levels]:
         """The tiles of a group's stream. Raises Corrupt, Truncated."""
+        stack = Stack.from_bytes(stream, lanes(sum(height * width for height, width in sizes)))
         waves, flat = Waves(sizes), self._flat
-        stack = Stack.from_bytes(stream, lanes(len(waves)))
         canvas, levels = self._canvas(waves), np.empty((len(waves), CHANNELS), np.uint8)
         for wave in waves:
             known, own = self.perceptron.pixels(self._near(canvas, waves, wave.pixels)), list[Tensor]()
@@ -125,7 +125,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
             if grey:
                 levels[wave.pixels, 1:] = levels[wave.pixels, :1]
             self._put(canvas, waves, wave, torch.cat(own, 1).expand(-1, CHANNELS))
-        stack.finish()
+        stack.check_empty()
         return taken_back(waves, levels[:, np.argsort(ORDER)], sizes)
 
     @property

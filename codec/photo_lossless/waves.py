@@ -54,14 +54,19 @@ class Waves:
         self.tiles = len(sizes)
         self.offsets = np.array([a * self.width + b for a, b in NEIGHBOURS])
         parts = [self._tile(number, *size) for number, size in enumerate(sizes)]
-        wave, places, left, right = (np.concatenate(part) for part in zip(*parts, strict=True))
+        wave, places = (np.concatenate([part[n] for part in parts]) for n in range(2))
         order = np.argsort(wave, kind="stable")
         self.places: Integers = places[order]
         self._ends = np.searchsorted(wave[order], np.arange(wave.max() + 2))
-        echoed = np.concatenate([left[order], right[order]], 1)
-        pixel, column = np.nonzero(echoed)
-        self._echo_pixel, self._echoes = pixel, echoed[pixel, column]
-        self._echo_ends = np.searchsorted(pixel, self._ends)
+        # The last pixel of a row goes on to its right, the first one is what the next row sees to its left.
+        beyond, left, right = np.arange(RADIUS), *(np.concatenate([part[n] for part in parts]) for n in (2, 3))
+        sources = np.concatenate([left, right]).repeat(RADIUS)
+        targets = np.concatenate([left[:, None] + self.width - RADIUS + beyond, right[:, None] + 1 + beyond]).ravel()
+        number = np.empty(self.size, np.int64)  # of the pixel at a place
+        number[self.places] = np.arange(len(self.places))
+        by_pixel = np.argsort(number[sources], kind="stable")
+        self._echo_pixel, self._echoes = number[sources][by_pixel], targets[by_pixel]
+        self._echo_ends = np.searchsorted(self._echo_pixel, self._ends)
 
     def __len__(self) -> int:
         """How many pixels."""
@@ -75,20 +80,17 @@ class Waves:
     def __iter__(self) -> Iterator[Wave]:
         for number in range(len(self._ends) - 1):
             first, end = self._ends[number], self._ends[number + 1]
+            if first == end:  # in tiles of one column
+                continue
             echoes = slice(self._echo_ends[number], self._echo_ends[number + 1])
             yield Wave(slice(first, end), self._echoes[echoes], self._echo_pixel[echoes] - first)
 
     def _tile(self, number: int, height: int, width: int) -> tuple[Integers, Integers, Integers, Integers]:
-        """Of all pixels in raster order: waves and places [n], places to their left and right [n, RADIUS], 0 for none.
-
-        The first pixel of a row is what the next row sees to its left, the last one goes on to the right."""
-        row, column = (axis.ravel() for axis in np.mgrid[:height, :width])
+        """Of all pixels in raster order, waves and places [n]; places of the first pixels of all rows but the last, and
+        of the last pixels of all rows."""
+        row, column = np.arange(height)[:, None], np.arange(width)
         place = (number * self.height + RADIUS + row) * self.width + RADIUS + column
-        beyond = np.arange(RADIUS)
-        first, last = (column == 0) & (row + 1 < height), column == width - 1
-        left = np.where(first[:, None], (place + self.width - RADIUS)[:, None] + beyond, 0)
-        right = np.where(last[:, None], (place + 1)[:, None] + beyond, 0)
-        return column + SLOPE * row, place, left, right
+        return (column + SLOPE * row).ravel(), place.ravel(), place[:-1, 0], place[:, -1]
 
 
 def laid_out(waves: Waves, tiles: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
