@@ -18,11 +18,14 @@ class PhotoLosslessTask(nn.Module):
     constant = True
     """The loss changes neither with the step nor with the progress."""
 
+    offsets: Tensor
+
     def __init__(self, model: PhotoLosslessConfig, train: PhotoLosslessTrain) -> None:
         """Build the model."""
         super().__init__()
         self.model = PhotoLosslessModel(model)
         self.train_config = train
+        self.register_buffer("offsets", torch.tensor(NEIGHBOURS), persistent=False)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All alike."""
@@ -41,12 +44,12 @@ class PhotoLosslessTask(nn.Module):
 
     def _bits(self, images: Tensor, chosen: Tensor) -> Tensor:
         """Bits [B, n] of chosen pixels (raster, int64 [B, n]) of images uint8 [B, 3, S, S]."""
-        x = images[:, ORDER].permute(0, 2, 3, 1).float().sub_(128).div_(UNIT)
+        x = torch.stack([images[:, channel] for channel in ORDER], 3).float().sub_(128).div_(UNIT)
         surrounded, side = canvas(x), images.shape[3]
         width = side + 2 * RADIUS
         place = (chosen // side + RADIUS) * width + chosen % side + RADIUS
         place = place + torch.arange(len(images), device=place.device)[:, None] * surrounded[0, :, :, 0].numel()
-        offsets = torch.tensor([a * width + b for a, b in NEIGHBOURS], device=place.device)
+        offsets = self.offsets[:, 0] * width + self.offsets[:, 1]
         flat, place = surrounded.flatten(0, 2), place.flatten()
         near = flat.index_select(0, (place[:, None] + offsets).flatten()).view(len(place), len(NEIGHBOURS), -1)
         nats = self.model.nats(near, flat[place])

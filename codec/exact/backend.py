@@ -137,9 +137,10 @@ def _cut(x: Tensor, digits: Tensor) -> None:
     """Writes the digits of x, int32 [...], into int8 [n, ...], highest first; x is used up.
 
     What is left above a signed digit, (x - digit) / 256, is floor((x + 128) / 256)."""
-    for number in range(len(digits) - 1, -1, -1):
+    for number in range(len(digits) - 1, 0, -1):
         digits[number].copy_(x)  # keeps the low 8 bits
         x.add_(128).bitwise_right_shift_(8)
+    digits[0].copy_(x)
 
 
 def _convolve(x: Tensor, weight: Digits, side: int, stride: int, padding: int, requantiser: Requantiser) -> Tensor:
