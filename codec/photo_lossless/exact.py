@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -82,8 +83,10 @@ def tables(shape: Shape) -> NDArray[np.int32]:
     with torch.no_grad():
         symbols = torch.arange(-FARTHEST, FARTHEST + 1, dtype=torch.float64)
         fraction = (torch.arange(FRACTIONS, dtype=torch.float64) + 0.5) / FRACTIONS
-        log_scale = torch.tensor(SCALES, dtype=torch.float64).log()
-        mass = shape.double().mass(symbols - fraction[:, None], log_scale[:, None, None]).flatten(0, 1).numpy()
+        distance = symbols - fraction[:, None]
+        log_scale = torch.tensor(SCALES, dtype=torch.float64).log()[:, None]
+        exact = copy.deepcopy(shape).double()
+        mass = torch.cat([exact.mass(distance, each.expand(FRACTIONS, 1)) for each in log_scale]).numpy()
     left = 2**PRECISION - mass.shape[1]
     freq = 1 + np.floor(mass / mass.sum(1, keepdims=True) * left).astype(np.int64)
     freq[np.arange(len(freq)), freq.argmax(1)] += 2**PRECISION - freq.sum(1)

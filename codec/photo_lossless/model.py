@@ -3,7 +3,7 @@
 A perceptron, the same at every pixel, reads the neighbours above and to the left (one masked layer of van den Oord et
 al. 2016, "Pixel recurrent neural networks"), as `codec.ladder.causal` does for digits. A sample follows a mixture of
 two logistic distributions of one mean (after Salimans et al. 2017, PixelCNN++, eq. 2), whose scale the network tells
-and whose shape is the same everywhere; green comes first, red and blue know the errors of the samples before them.
+and whose shape hangs on the scale alone; green comes first, red and blue know the errors of the samples before them.
 
 Levels v of 0..255 are x = (v - 128) / UNIT to the networks."""
 
@@ -22,6 +22,8 @@ RADIUS = 3
 """Neighbours are up to so many rows and columns away."""
 SLOPE = 2
 """A pixel's wave is its column plus so many times its row: all its neighbours are in earlier ones."""
+SHAPE_KNOTS = 15
+"""Scales at which the shape of the distributions is told."""
 _CENTRE_MIN, _CENTRE_MAX = -128 / UNIT, 127 / UNIT
 
 
@@ -126,13 +128,20 @@ class Shape(nn.Module):
     def __init__(self) -> None:
         """About a fifth has 2.7 times the scale, at first."""
         super().__init__()
-        self.share = nn.Parameter(torch.tensor(-1.5))
-        self.ratio = nn.Parameter(torch.tensor(1.0))
+        self.knots = nn.Parameter(torch.tensor([-1.5, 1.0, 0.0]).repeat(SHAPE_KNOTS, 1))
 
     def mass(self, distance: Tensor, log_scale: Tensor) -> Tensor:
-        """Probability of a whole level at a distance (in levels) from the mean."""
-        share, scale = torch.sigmoid(self.share), log_scale.exp()
-        return (1 - share) * _logistic(distance, scale) + share * _logistic(distance, scale * self.ratio.exp())
+        """Probability [N, 1] of a whole level at a distance (in levels) from the mean.
+
+        log_scale [N, 1], from LOG_SCALE_MIN to LOG_SCALE_MAX, between SHAPE_KNOTS of which all is linear: the logit of
+        the wider one's share, the log of how much wider it is, and what both are wider than told."""
+        place = (log_scale - LOG_SCALE_MIN) * ((SHAPE_KNOTS - 1) / (LOG_SCALE_MAX - LOG_SCALE_MIN))
+        below = place.detach().floor().clamp(0, SHAPE_KNOTS - 2)
+        first = below[:, 0].long()
+        here = torch.lerp(self.knots[first], self.knots[first + 1], place - below)
+        share, ratio, wider = here.split(1, 1)
+        share, scale = torch.sigmoid(share), (log_scale + wider).exp()
+        return (1 - share) * _logistic(distance, scale) + share * _logistic(distance, scale * ratio.exp())
 
 
 def _logistic(distance: Tensor, scale: Tensor) -> Tensor:

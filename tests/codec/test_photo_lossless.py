@@ -348,7 +348,8 @@ def test_tables_are_those_of_the_shape(model: PhotoLosslessModel, codec: PhotoLo
     freq = np.diff(found, axis=1).reshape(len(SCALES), FRACTIONS, -1)
     for scale, own in zip(SCALES, freq, strict=True):
         distance = torch.arange(-255, 256) - (torch.arange(FRACTIONS) + 0.5)[:, None] / FRACTIONS
-        mass = copy.deepcopy(model.shape).double().mass(distance.double(), torch.tensor(math.log(scale)).double())
+        told = torch.full((FRACTIONS, 1), math.log(scale), dtype=torch.float64)
+        mass = copy.deepcopy(model.shape).double().mass(distance.double(), told)
         mass = mass / mass.sum(1, keepdim=True)
         # One count of 511 symbols each is given away, and what rounding takes goes to the likeliest symbol.
         assert np.abs(own / 2**24 - mass.detach().numpy()).max() < 2 * 511 / 2**24

@@ -143,7 +143,6 @@ def direct(task: PhotoLosslessTask, crop: NDArray[np.uint8], row: int, column: i
         h = h + linear(f"blocks.{block}.body.3", np.maximum(inner, 0))
     features = np.split(linear("project.1", np.maximum(h, 0)), 3)
     means = reference + linear("linear", differences)
-    share, ratio = logistic(w["shape.share"]), math.exp(w["shape.ratio"])
     errors, bits = np.zeros(0), 0.0
     for channel, x in enumerate(at(row, column)):
         mean, own = means[channel], features[channel]
@@ -152,7 +151,9 @@ def direct(task: PhotoLosslessTask, crop: NDArray[np.uint8], row: int, column: i
             mean = mean + linear(f"direct.{channel - 1}", errors)[0]
         more, log_scale = linear(f"heads.{channel}", np.maximum(own, 0))
         mean = min(127 / 16, max(-8, mean + more))
-        scale = math.exp(min(4, max(-3, log_scale)))
+        log_scale = min(4, max(-3, log_scale))
+        logit, ratio, wider = (np.interp(log_scale, np.linspace(-3, 4, 15), knots) for knots in w["shape.knots"].T)
+        share, scale, ratio = logistic(logit), math.exp(log_scale + wider), math.exp(ratio)
         errors = np.append(errors, x - mean)
         ends = [16 * (x - mean) + half for half in (0.5, -0.5)]
         masses = [logistic(ends[0] / s) - logistic(ends[1] / s) for s in (scale, ratio * scale)]
