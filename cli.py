@@ -110,7 +110,7 @@ def compress(
     target = target or source.with_suffix(files.SUFFIX)
     files.check_target(target, force, source)
     check_device(device)
-    use_one_thread()
+    use_one_thread(source)
     with files.naming(source):
         blob, image = files.compress(source, model, lossless, quality, device, max_pixels, bpp, keep_metadata)
     files.write_bytes(target, blob, force)
@@ -160,7 +160,7 @@ def decompress(
     target = target or source.with_suffix(".png")
     files.check_target(target, force, source)
     check_device(device)
-    use_one_thread()
+    use_one_thread(source)
     with files.naming(source):
         if preview:
             data, whole = files.preview_bytes(blob, target, model, device, max_pixels)

@@ -14,6 +14,8 @@ import click
 
 from ..bitstream.errors import VqcodecError
 
+_SMALL = 1 << 12  # bytes of a file
+
 PATH = click.Path(path_type=Path)
 LIMIT = click.option(
     "--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images."
@@ -35,8 +37,12 @@ def check_device(device: str) -> None:
         raise VqcodecError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
-def use_one_thread() -> None:
-    """A single small image is done sooner on one thread, above all where others use the cores too."""
+def use_one_thread(source: Path | None = None) -> None:
+    """A single small image is done sooner on one thread, above all where others use the cores too.
+
+    source: a file; if it is not small, neither may the image be, and it is left to torch."""
+    if source is not None and source.stat().st_size >= _SMALL:
+        return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet
 
 

@@ -104,6 +104,10 @@ def _forget_derived(layer: nn.Module, _: object) -> None:
     layer._derived.clear()
 
 
+def _power(shift: Tensor) -> float:
+    return 2.0 ** -int(shift)
+
+
 class _Weighted(_ExactLayer):
     """weight int16, bias int64 [out], shift int64 scalar."""
 
@@ -127,7 +131,7 @@ class _Weighted(_ExactLayer):
         if backend.takes_rows(x, weight):
             return backend.rows(x, weight, self._requantiser())
         # The bias as part of the product, and the power of two as part of both: as exact, and fewer passes over memory.
-        scale = 2.0 ** -int(self.shift)
+        scale = self._derive("shift", _power)
         matrix = self._derive("weight", lambda stored: stored.double().flatten(1).T.mul(scale), str(scale))
         bias = self._derive("bias", lambda stored: stored.double().mul(scale), str(scale))
         y = torch.addmm(bias, x.reshape(-1, x.shape[-1]), matrix)
