@@ -91,7 +91,7 @@ CHAPTERS = (
     ),
     Chapter(
         "Photographs: Kodak's suite", "rd-kodak.json",
-        "vqcodec bench rd ladder-photo vq-photo --data kodak --out docs/results/rd-kodak.json",
+        "vqcodec bench rd ladder-photo vq-photo lossless-photo --data kodak --out docs/results/rd-kodak.json",
         photographs.tables, "crops-kodak.html",
     ),
 )  # fmt: skip

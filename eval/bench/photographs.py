@@ -84,9 +84,10 @@ def measure(
     for peer in (*classical, *lossless_photo_peers(), *learned):
         points += [peer_point(peer, quality, images) for quality in peer.qualities]
     where = replace(environment(device), batch=1)
-    return PhotoRates(
-        known, f"{data.name} {data.split}", len(images), where, points, anchor, savings(points, known, codecs, anchor)
-    )
+    kept = {model.name for model in loaded.values() if qualities(model) == (None,)}
+    lossy, against = ([name for name in found if name not in kept] for found in (known, codecs))
+    saved = savings(points, lossy, against, anchor)
+    return PhotoRates(known, f"{data.name} {data.split}", len(images), where, points, anchor, saved)
 
 
 def load(name: str, device: str = "cpu") -> models.Model:
