@@ -27,6 +27,8 @@ from .png import PlainImage
 
 DRAWING_BITS = 1.0
 """An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
+TINY_BYTES = 256
+"""A plain file of fewer is not worth loading a model: its own headers take some 60."""
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -206,9 +208,9 @@ def _lossless_photograph(
 ) -> bytes | None:
     """File of a photograph with every pixel by a model; None if the image is no larger plain.
 
-    name: of the model; None for the built-in one, which is not asked about drawings."""
+    name: of the model; None for the built-in one, which is not asked about drawings and tiny images."""
     samples = image.width * image.height * len(image.getbands())
-    if name is None and 8 * size_if_plain < DRAWING_BITS * samples:
+    if name is None and (8 * size_if_plain < DRAWING_BITS * samples or size_if_plain < TINY_BYTES):
         return None
     model = models.load(name or models.PHOTOGRAPHS_LOSSLESS, device)
     blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata))
