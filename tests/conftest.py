@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ IMAGES = Path(__file__).parent / "images"
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
+    """Also of the processes that tests start: others run beside them."""
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
