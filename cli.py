@@ -221,7 +221,7 @@ def models(as_json: bool) -> None:
 
 
 def _model_line(number: int | None, name: str, family: str, note: str) -> str:
-    return f"{number or '-':>3}  {name:24} {family:8}  {note}"
+    return f"{number or '-':>3}  {name:25} {family:14}  {note}"
 
 
 def _kept(told: Info) -> str:

@@ -80,7 +80,8 @@ def encode_batch(
 
     images: Pillow images, arrays or tensors (`images.to_pil` says which), or one array [N, H, W].
     model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
-    lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it.
+    lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it ("auto" asks
+    the one of photographs for none that are plainly drawings, DRAWING_BITS, or tiny, TINY_BYTES).
     quality: 1..100. With "auto" it asks for a PSNR (`choice.target_psnr_db`; None: that of DEFAULT_QUALITY), and the
     smallest file that reaches it is kept; with a named model it asks for one of the model's few rates, rounded up
     (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
@@ -88,7 +89,7 @@ def encode_batch(
     Photographs (8 bits of grey or colour, of any size, that no model of small images takes) go through a photograph
     model at quality Q (None: DEFAULT_QUALITY), or at the best one whose file takes at most `bpp` bits per pixel (the
     least, if none does; for images that are no photographs bpp is refused).
-    metadata: keep a photograph's colour profile and EXIF (not with lossless files).
+    metadata: keep a photograph's colour profile and EXIF (not where it is stored plain).
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """

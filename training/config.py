@@ -262,6 +262,9 @@ class PhotoLosslessRecipe(Recipe):
     family: ClassVar[str] = "photo-lossless"
 
 
+AnyPhotoRecipe = PhotoRecipe | PhotoVQRecipe | PhotoLosslessRecipe
+"""Those that train on photographs."""
+
 FAMILIES: dict[str, type[Recipe]] = {
     kind.family: kind for kind in (VQRecipe, LadderRecipe, PhotoRecipe, PhotoVQRecipe, PhotoLosslessRecipe)
 }

@@ -18,11 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.config import ConfigError
-from ..codec.photo.config import PhotoConfig
-from ..codec.photo_lossless.config import PhotoLosslessConfig
-from ..codec.photo_vq.config import PhotoVQConfig
 from .captured import Captured
-from .config import LadderRecipe, PhotoLosslessRecipe, PhotoRecipe, PhotoVQRecipe, Recipe, TrainConfig, VQRecipe
+from .config import (
+    AnyPhotoRecipe,
+    LadderRecipe,
+    PhotoLosslessRecipe,
+    PhotoRecipe,
+    PhotoVQRecipe,
+    Recipe,
+    TrainConfig,
+    VQRecipe,
+)
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
@@ -111,9 +117,9 @@ def train(
 
 
 def _check_images(recipe: Recipe, images: Tensor | Photos) -> None:
-    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig | PhotoLosslessConfig) != isinstance(images, Photos):
+    if isinstance(recipe, AnyPhotoRecipe) != isinstance(images, Photos):
         raise ConfigError(f"{recipe.name}: only models of photographs train on photographs")
-    if isinstance(recipe.model, PhotoConfig | PhotoVQConfig | PhotoLosslessConfig) or isinstance(images, Photos):
+    if isinstance(images, Photos) or not isinstance(recipe, VQRecipe | LadderRecipe):
         return
     if images.shape[1:] != (recipe.model.image_size,) * 2:
         side = recipe.model.image_size

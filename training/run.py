@@ -14,15 +14,7 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from ..codec.config import ConfigError
-from .config import (
-    PhotoLosslessRecipe,
-    PhotoLosslessTrain,
-    PhotoRecipe,
-    PhotoTrain,
-    PhotoVQRecipe,
-    Recipe,
-    read_recipe,
-)
+from .config import AnyPhotoRecipe, PhotoLosslessTrain, PhotoTrain, Recipe, read_recipe
 from .datasets import Dataset, load
 from .export import export
 from .loop import CHECKPOINT, Progress, train
@@ -93,7 +85,7 @@ def run(
 
 def _data(recipe: Recipe, data_dir: Path | None, limit: int | None) -> tuple[Tensor | Photos, Tensor, Dataset | Photos]:
     """Images to train on, images to measure on, and what the export needs to know of the set."""
-    if isinstance(recipe, PhotoRecipe | PhotoVQRecipe | PhotoLosslessRecipe):
+    if isinstance(recipe, AnyPhotoRecipe):
         smallest = recipe.train.smallest if isinstance(recipe.train, PhotoTrain | PhotoLosslessTrain) else 1.0
         photos, held_out = load_photos(recipe.train.crop, data_dir, limit, smallest)
         return photos, held_out.centres(), photos
