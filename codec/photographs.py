@@ -111,9 +111,9 @@ def decode(header: ModelHeader, payload: bytes, model: Model, preview: bool = Fa
 
 
 def may_be_smaller_plain(image: Image.Image, size: int) -> bool:
-    """Whether a plain file may have no more bytes than `size`: of flat images, drawings, screens, text, not of photographs.
+    """Whether a plain file may have no more bytes than `size`, as with drawings, screens and text.
 
-    Plain files made in a hurry tell; `_NEAR` and `_FAR` times smaller is none."""
+    Plain files made in a hurry tell: a good one is at most _NEAR times smaller, or _FAR times where rows repeat."""
     samples = np.atleast_3d(np.asarray(image))
     quick = plain.quick_size(samples)
     return quick < _NEAR * size or (quick < _FAR * size and plain.repeats_size(samples) < _NEAR * size)

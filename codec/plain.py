@@ -107,8 +107,9 @@ def encode(image: PlainImage) -> Stored:
 
 
 def quick_size(samples: Samples) -> int:
-    """Bytes of a payload that `encode` need not exceed, for samples uint8 [H, W, 1 to 4] of 8 bits: those of a form that
-    is made in a hurry. At most about 2.5 times what `encode` needs, except where rows repeat from afar."""
+    """Bytes that a payload for samples uint8 [H, W, 1 to 4] of 8 bits need not exceed: of a form made in a hurry.
+
+    About 2.5 times what `encode` needs at most, unless rows repeat from afar."""
     if max(samples.shape[:2]) <= WEBP_SIDE:
         return len(_to_webp(samples, quality=20, method=1))
     left = np.diff(samples, axis=1, prepend=np.zeros_like(samples[:, :1]))
