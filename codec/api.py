@@ -29,6 +29,8 @@ DRAWING_BITS = 1.0
 """An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
 TINY_BYTES = 256
 """A plain file of fewer is not worth loading a model: its own headers take some 60."""
+MODEL_SAVES = 2.5
+"""How many times smaller than a plain file the lossless model may make an image, where a lossy file is beside them."""
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -192,16 +194,18 @@ def _photograph(
 ) -> bytes | None:
     """File of a photograph by the first model, or by the next where a size is asked for that the first cannot reach.
 
-    Where it is rendered badly, a lossless file; None if the image is better stored plain."""
+    A lossless file where it is rendered badly or that is no larger; None if the image is better stored plain."""
     blob, known = photographs.encode(image, models.load(tried[0], device), wish)
     most = math.inf if wish.bpp is None else wish.bpp * image.width * image.height / 8
     if len(blob) > most and tried[1:] and models.there(tried[1]):
         blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
-    smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
-    if known or smaller:
-        return None if smaller else blob
-    kept = models.there(models.PHOTOGRAPHS_LOSSLESS)
-    return _lossless_photograph(image, None, wish.metadata, size_if_plain(), device) if kept else None
+    if known and not (may_be_smaller_plain(image, len(blob)) and size_if_plain() <= MODEL_SAVES * len(blob)):
+        return blob
+    kept = None
+    if models.there(models.PHOTOGRAPHS_LOSSLESS):
+        kept = _lossless_photograph(image, None, wish.metadata, size_if_plain(), device)
+    size = len(kept) if kept is not None else size_if_plain()
+    return blob if known and len(blob) < size else kept
 
 
 def _lossless_photograph(

@@ -145,7 +145,10 @@ def _cheapest(tried: Sequence[Sequence[Attempt | None]], images: int) -> list[At
     found: list[Attempt | None] = []
     for number in range(images):
         there = [attempts[number] for attempts in tried]
-        found.append(min((a for a in there if a is not None), key=lambda attempt: len(attempt.blob), default=None))
+        # Of files of one size the one that keeps every pixel.
+        found.append(
+            min((a for a in there if a is not None), key=lambda a: (len(a.blob), not a.lossless), default=None)
+        )
     return found
 
 
