@@ -215,12 +215,26 @@ def check_callable(name: str, value: Any) -> None:
 
 
 def stream_of(source: Any) -> Any:
-    """A source that is not a path as a stream that can seek. Raises BadArgument."""
-    if callable(getattr(source, "read", None)) and callable(getattr(source, "seek", None)):
-        return source
+    """A source that is not a path as a binary stream that can seek. Raises BadArgument, FileError."""
+    if all(callable(getattr(source, name, None)) for name in ("read", "seek", "tell")) and not _is_mapped(source):
+        try:
+            if isinstance(source.read(0), bytes):
+                return source
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read the file object: {error}") from error
+        raise BadArgument("the file object gives text: open the file in binary mode")
     data = None if isinstance(source, Image.Image) else _bytes(source)
     if data is None:
         raise BadArgument(
             f"expected an archive as a path, a URL, bytes or a file object that can seek, found {type(source).__name__}"
         )
     return io.BytesIO(data)
+
+
+def _is_mapped(source: Any) -> bool:
+    """Whether it is memory with the methods of a file, not all of whose results are those of a file."""
+    try:
+        memoryview(source).release()
+    except TypeError:
+        return False
+    return True

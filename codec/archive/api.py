@@ -79,6 +79,14 @@ def _check_path(name: str, path: object) -> None:
         raise BadArgument(f"{name}: expected a path or URL, found {path!r}")
 
 
+def _checked_names(names: object) -> list[str]:
+    """Raises BadArgument."""
+    found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+    if not all(isinstance(name, str) for name in found):
+        raise BadArgument(f"only: expected a list of names, found {names!r}")
+    return cast(list[str], found)
+
+
 def open_for(target: packing.Target, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
     """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
     the target is one of the sources."""
@@ -123,8 +131,7 @@ def unpack(
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
     force, keep_going = inputs.checked_flag("force", force), inputs.checked_flag("keep_going", keep_going)
     inputs.check_callable("progress", progress)
-    if only is not None and (isinstance(only, str) or not all(isinstance(name, str) for name in only)):
-        raise BadArgument(f"only: expected a list of names, found {only!r}")
+    only = None if only is None else _checked_names(only)
     _check_path("target", target)
     if isinstance(source, Archive):
         return _unpack(source, target, only, force, keep_going, jobs, progress)

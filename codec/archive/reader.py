@@ -84,7 +84,7 @@ class Archive(Sequence[Any]):
         self._output: Output = inputs.checked_output(output)
         self._options = Options(model, device, inputs.checked_count("max_pixels", max_pixels), library)
         self._cache_bytes = inputs.checked_count("cache_bytes", cache_bytes, 0)
-        self._path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+        self._path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
         self._given = None if isinstance(source, str | os.PathLike) else inputs.stream_of(source)
         self._open()
 
