@@ -176,6 +176,12 @@ def upright_exif(exif: bytes) -> bytes:
 
 
 def _to_numpy(image: Any) -> NDArray[Any]:
+    array = array_of(image)
+    return channels_last(array) if array.ndim == 3 and hasattr(image, "detach") else array
+
+
+def array_of(image: Any) -> NDArray[Any]:
+    """An array, or what a tensor or another library's array holds, as it lies. Raises UnsupportedImage."""
     if isinstance(image, np.ndarray):
         return np.asarray(image)
     if not (hasattr(image, "detach") and hasattr(image, "cpu")):
@@ -189,7 +195,7 @@ def _to_numpy(image: Any) -> NDArray[Any]:
         array: NDArray[Any] = image.detach().cpu().numpy()
     except (RuntimeError, TypeError, ValueError) as error:  # sparse, on the meta device, quantised
         raise UnsupportedImage(f"tensor without pixels that can be read: {str(error).splitlines()[0]}") from error
-    return channels_last(array) if array.ndim == 3 else array
+    return array
 
 
 def _as_array(image: Any) -> NDArray[Any]:

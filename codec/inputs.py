@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from ..bitstream.errors import BadArgument, FileError, UnsupportedImage
-from .images import OUTPUTS, Output, channels_last, to_pil
+from .images import OUTPUTS, Output, array_of, channels_last, to_pil
 from .opening import Source, image_of
 
 AnyFile = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
@@ -54,10 +54,11 @@ def sources_of(images: Any) -> list[Source]:
     single = _is_path(images) or isinstance(images, Image.Image) or hasattr(images, "read")
     if single or isinstance(images, bytes | bytearray | memoryview) or not isinstance(images, Iterable):
         raise BadArgument(f"images: expected a list of images, or an array [N, H, W], found {type(images).__name__}")
-    if isinstance(images, np.ndarray) and images.ndim < 3:
-        raise BadArgument(f"images: expected an array [N, H, W], found shape {list(images.shape)}: reshape it")
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        images = channels_last(images)
+    if isinstance(images, np.ndarray) or hasattr(images, "detach"):
+        images = array_of(images)
+        if images.ndim < 3:
+            raise BadArgument(f"images: expected an array [N, H, W], found shape {list(images.shape)}: reshape it")
+        images = channels_last(images) if images.ndim == 4 else images
     return [source_of(image) for image in images]
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from typing import cast
+
+import numpy as np
 
 from ...bitstream.archive import MAGIC, Names
 from ...bitstream.container import MAX_PIXELS
@@ -67,10 +69,21 @@ def pack(
         raise BadArgument(f"sources: expected paths, or Items, found {type(sources).__name__}")
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
         sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels)
+    items = sources if isinstance(sources, Sources) else _checked_items(sources)
     return packing.pack(
-        cast(Iterable[Item], sources), target, model=model, jobs=jobs, ray=ray, device=device, force=force,
+        items, target, model=model, jobs=jobs, ray=ray, device=device, force=force,
         max_pixels=max_pixels, progress=progress, note=note,
     )  # fmt: skip
+
+
+def _checked_items(items: Iterable[object]) -> Iterator[Item]:
+    """The same, if they are Items of a file or an array. Raises BadArgument."""
+    for item in items:
+        if not isinstance(item, Item) or not isinstance(item.name, str):
+            raise BadArgument(f"sources: expected paths, or Items with names, found {item!r:.100}")
+        if isinstance(item.file, bytes) == isinstance(item.array, np.ndarray):
+            raise BadArgument(f"{item.name}: expected an Item with the bytes of a file, or an array")
+        yield item
 
 
 def _check_path(name: str, path: object) -> None:

@@ -385,10 +385,48 @@ def test_one_in_place_of_several_is_refused(several: Any) -> None:
         vqcodec.decode_batch(several)
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 784)])
-def test_arrays_of_several_images_have_three_axes(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("shape", [(), (3,), (3, 784)])
+@pytest.mark.parametrize("form", [np.zeros, torch.zeros])
+def test_arrays_of_several_images_have_three_axes(shape: tuple[int, ...], form: Any) -> None:
     with pytest.raises(BadArgument, match=r"expected an array \[N, H, W\]"):
-        vqcodec.encode_batch(np.zeros(shape, np.uint8))
+        vqcodec.encode_batch(form(shape, dtype=np.uint8 if form is np.zeros else torch.uint8))
+
+
+def test_few_grey_images_in_a_tensor_are_no_channels() -> None:
+    stack = RNG.integers(0, 256, (3, 6, 8), np.uint8)
+    blobs = vqcodec.encode_batch(torch.from_numpy(stack), "plain")
+    assert np.array_equal(np.stack(vqcodec.decode_batch(blobs, "numpy")), stack)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [torch.zeros(2, 4, 4, dtype=torch.uint8).to_sparse(), torch.zeros(2, 4, 4), torch.zeros(2, 4, 4, device="meta")],
+)
+def test_tensors_of_several_images_that_cannot_be_read(stack: torch.Tensor) -> None:
+    with pytest.raises(UnsupportedImage, match="tensor"):
+        vqcodec.encode_batch(stack)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [3, None, b"x", [3], [None], ["x", 3], [vqcodec.Item("x")], [vqcodec.Item("x", file=PNG, array=COLOUR)], [],
+     [vqcodec.Item(3, file=PNG)], [vqcodec.Item("x", file="y")], [vqcodec.Item("x", array=[[1]])], "nowhere", "a\0b"],
+)  # fmt: skip
+def test_sources_that_are_none(sources: Any, tmp_path: Path) -> None:
+    with pytest.raises(VqcodecError):
+        vqcodec.pack(sources, tmp_path / "x.vqa", model="plain")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", [3, None, b"x", "a\0b", ["x"]])
+def test_targets_that_are_none(target: Any, archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.vqa").write_bytes(archive)
+    for call in (
+        lambda: vqcodec.pack([vqcodec.Item("x", file=PNG)], target),
+        lambda: vqcodec.unpack(tmp_path / "x.vqa", target),
+    ):
+        with pytest.raises(BadArgument, match="target: expected a path"):
+            call()
 
 
 # Other arguments
