@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .bitstream.errors import (
+        BadArgument,
         BitstreamError,
         Corrupt,
+        FileError,
         ModelMismatch,
         NotAVqcodecFile,
         TooLarge,
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ERRORS = (
+    "BadArgument",
     "BitstreamError",
     "Corrupt",
+    "FileError",
     "ModelMismatch",
     "NotAVqcodecFile",
     "TooLarge",
@@ -55,8 +59,10 @@ _HOME |= {
 
 __all__ = [
     "Archive",
+    "BadArgument",
     "BitstreamError",
     "Corrupt",
+    "FileError",
     "Info",
     "Item",
     "ModelMismatch",

@@ -9,6 +9,8 @@ VqcodecError
 │   └── TooLarge            beyond a limit that protects memory
 ├── ModelMismatch           the file needs a model, or weights, that are not here
 ├── UnsupportedImage        the image cannot be stored
+├── FileError               a file cannot be read or written
+├── BadArgument             an argument of a public function is not what it takes (a ValueError too)
 └── CoderUnavailable        torchac was demanded (VQCODEC_CODER=torchac) and cannot be built here
 
 Wrong arguments from our own code raise ValueError instead.
@@ -53,6 +55,14 @@ class ModelMismatch(VqcodecError):
 
 class UnsupportedImage(VqcodecError):
     """The image cannot be stored; the message says what to convert it to."""
+
+
+class FileError(VqcodecError):
+    """A file that cannot be read or written: missing, a folder, no permission, there already, disk full."""
+
+
+class BadArgument(VqcodecError, ValueError):
+    """An argument of a public function is not what it takes; the message says what it takes."""
 
 
 class CoderUnavailable(VqcodecError):

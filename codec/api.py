@@ -16,12 +16,14 @@ from PIL import Image
 
 from ..bitstream import container
 from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
-from ..bitstream.errors import Corrupt, UnsupportedImage
-from . import models, photographs, plain
+from ..bitstream.errors import BadArgument, Corrupt, UnsupportedImage
+from . import inputs, models, photographs, plain
 from .choice import DEFAULT_QUALITY, best_lossless, best_lossy, candidates, plain_is_smaller, planes_of
 from .family import Meaning, meaning
-from .images import AnyImage, Output, from_grey_plane, from_pil, to_pil
+from .images import AnyImage, Output, from_grey_plane, from_pil
+from .inputs import AnyFile
 from .models import Model
+from .opening import Source
 from .photographs import Wish, is_photograph, may_be_smaller_plain
 from .png import PlainImage
 
@@ -80,7 +82,8 @@ def encode_batch(
 ) -> list[bytes]:
     """Images as the bytes of vqcodec files, one each, the same bytes as one by one.
 
-    images: Pillow images, arrays or tensors (`images.to_pil` says which), or one array [N, H, W].
+    images: Pillow images, arrays or tensors (`images.to_pil` says which), image files (paths, their bytes, binary file
+    objects), or one array [N, H, W], [N, H, W, C] or [N, 1, H, W]. EXIF orientation is applied.
     model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
     lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it ("auto" asks
     the one of photographs for none that are plainly drawings, DRAWING_BITS, or tiny, TINY_BYTES).
@@ -93,14 +96,43 @@ def encode_batch(
     least, if none does; for images that are no photographs bpp is refused).
     metadata: keep a photograph's colour profile and EXIF (not where it is stored plain).
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
-    model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
+    model or one that cannot be read, FileError for a file that cannot be read, ModelMismatch for an unknown model,
+    BadArgument for a quality outside 1..100 and other arguments that are not what is taken.
     """
-    pil = [to_pil(image) for image in images]
-    stored = cache(lambda number: encode_plain(plain.from_pil(pil[number])))
-    blobs = encode_with_models(
-        pil, model, lossless, quality, device, progress, lambda n: len(stored(n)), bpp=bpp, metadata=metadata
+    model, device, quality = inputs.checked_model(model), inputs.checked_device(device), inputs.checked_quality(quality)
+    lossless, metadata = inputs.checked_flag("lossless", lossless), inputs.checked_flag("metadata", metadata)
+    inputs.check_callable("progress", progress)
+    _check_wishes(quality, bpp, lossless)
+    return encode_sources(
+        inputs.sources_of(images), model, lossless, quality, device, progress, bpp=bpp, metadata=metadata
     )
-    return [blob or _report(stored(number), progress) for number, blob in enumerate(blobs)]
+
+
+def encode_sources(
+    sources: Sequence[Source],
+    model: str = "auto",
+    lossless: bool = False,
+    quality: int | None = None,
+    device: str = "cpu",
+    progress: Callable[[int], None] = lambda done: None,
+    bpp: float | None = None,
+    metadata: bool = False,
+) -> list[bytes]:
+    """The same of images that were read: those that came as PNG files keep everything that PNG can hold."""
+    told = [number for number, source in enumerate(sources) if source.told_by_picture(lossless)]
+    if model not in ("auto", "plain") and len(told) < len(sources):
+        raise UnsupportedImage(f"{model} takes 8-bit images without transparency")
+
+    @cache
+    def stored(number: int) -> bytes:
+        return encode_plain(sources[number].exact or plain.from_pil(sources[number].picture))
+
+    pictures = [sources[number].picture for number in told]
+    coded = encode_with_models(
+        pictures, model, lossless, quality, device, progress, lambda n: len(stored(told[n])), bpp=bpp, metadata=metadata
+    )
+    by_model = dict(zip(told, coded, strict=True))
+    return [by_model.get(number) or _report(stored(number), progress) for number in range(len(sources))]
 
 
 def encode_with_models(
@@ -179,14 +211,13 @@ def _photographs(
     return fit
 
 
-def _check_wishes(quality: object, bpp: object, lossless: bool) -> None:
-    """Raises ValueError for what cannot be asked for."""
-    if quality is not None and (isinstance(quality, bool) or quality not in range(1, 101)):
-        raise ValueError(f"quality must be a whole number in 1..100, found {quality!r}")
-    if bpp is not None and not (isinstance(bpp, Real) and 0 < float(bpp) < math.inf):
-        raise ValueError(f"bpp must be a number above 0, found {bpp!r}")
+def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
+    """Raises BadArgument for what cannot be asked for."""
+    inputs.checked_quality(quality)
+    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < float(bpp) < math.inf)):
+        raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
-        raise ValueError("bpp stands in place of quality and lossless")
+        raise BadArgument("bpp stands in place of quality and lossless")
 
 
 def _photograph(
@@ -235,14 +266,14 @@ def encode_plain(image: PlainImage) -> bytes:
 
 
 def decode(
-    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: AnyFile, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
 ) -> Any:
     """The image of a vqcodec file; `decode_batch` says the rest."""
     return decode_batch([blob], output, model, device, max_pixels)[0]
 
 
 def decode_batch(
-    blobs: Sequence[bytes],
+    blobs: Iterable[AnyFile],
     output: Output = "pil",
     model: str | None = None,
     device: str = "cpu",
@@ -251,10 +282,15 @@ def decode_batch(
 ) -> list[Any]:
     """The images of vqcodec files, in order.
 
-    output: "pil" (Pillow images), "numpy" (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for
-    files of a model that is not built in. Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a
-    model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
+    blobs: vqcodec files: bytes-like objects, paths, or binary file objects. output: "pil" (Pillow images), "numpy"
+    (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for files of a model that is not built in.
+    Raises BadArgument and FileError before any work, a BitstreamError for a damaged or foreign file, ModelMismatch for
+    a model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
+    output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
+    max_pixels = inputs.checked_count("max_pixels", max_pixels)
+    inputs.check_callable("progress", progress)
+    blobs = inputs.blobs_of(blobs)
     images: list[Any] = [None] * len(blobs)
     groups: dict[tuple[str, int], list[tuple[int, Header, bytes]]] = defaultdict(list)
     loaded: dict[str, Model] = {}
@@ -281,14 +317,16 @@ def decode_batch(
 
 
 def preview(
-    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: AnyFile, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
 ) -> tuple[Any, bool]:
     """A lossy preview from the start of a file, which may have been cut, and whether the whole file was there.
 
     Of a Ladder VAE the latents alone are rendered, of a VQ-VAE the first level. A file that is cut has no checksum any
     more: the preview is then what the bytes say, and Truncated is raised if they do not say enough. Raises what
     `decode` raises, and UnsupportedImage for plain files, which have no preview."""
-    header, payload, whole = container.read_start(blob, max_pixels)
+    output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
+    max_pixels = inputs.checked_count("max_pixels", max_pixels)
+    header, payload, whole = container.read_start(inputs.blob_of(blob), max_pixels)
     if isinstance(header, PlainHeader):
         raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
     chosen = _model_of(header, model, device)
@@ -299,8 +337,11 @@ def preview(
     return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
 
-def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
+def decode_to_png(blob: AnyFile, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
     """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
+    model, device = inputs.checked_weights(model), inputs.checked_device(device)
+    max_pixels = inputs.checked_count("max_pixels", max_pixels)
+    blob = inputs.blob_of(blob)
     header, payload = container.read(blob, max_pixels)
     if isinstance(header, PlainHeader):
         return _plain_image(header, payload, max_pixels).to_png()
@@ -318,11 +359,13 @@ def saved_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
+def info(blob: AnyFile, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
     """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
 
     whole: False for a file that may have been cut: its header is believed without a checksum. model: weights file of a
     model that is not built in."""
+    model, max_pixels = inputs.checked_weights(model), inputs.checked_count("max_pixels", max_pixels)
+    whole, blob = inputs.checked_flag("whole", whole), inputs.blob_of(blob)
     header, payload = container.read(blob, max_pixels) if whole else container.read_start(blob, max_pixels)[:2]
     sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
@@ -391,6 +434,4 @@ def _plain_image(header: PlainHeader, payload: bytes, max_pixels: int) -> PlainI
 def _plain_pil(header: PlainHeader, payload: bytes, max_pixels: int) -> Image.Image:
     if header.mode.endswith(";16") and header.mode != "I;16":
         raise UnsupportedImage(f"mode {header.mode}: Pillow cannot hold 16-bit colour; decode_to_png keeps every bit")
-    image = Image.open(io.BytesIO(_plain_image(header, payload, max_pixels).to_png()))
-    image.load()
-    return image
+    return plain.to_pil(_plain_image(header, payload, max_pixels))

@@ -5,39 +5,23 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
+from PIL import Image
 
 from ..bitstream.container import MAX_PIXELS
-from ..bitstream.errors import BitstreamError, TooLarge, UnsupportedImage, VqcodecError
+from ..bitstream.errors import BitstreamError, UnsupportedImage
+from ..bitstream.errors import FileError as FileError
 from . import api
-from .png import SIGNATURE, PlainImage
+from .opening import Source as Source
+from .opening import image_of as image_of
 
 SUFFIX = ".vqc"
 _MAX_FILE = 1 << 31  # bytes read of any input
 SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
 """Formats besides PNG that images are written to, all lossless, by suffix."""
-_ORIENTATION = 0x0112
-
-
-class FileError(VqcodecError):
-    """A file that cannot be read or written: missing, a folder, no permission, there already, disk full."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image file that was read. picture: upright, as Pillow holds it; exact: as PNG does, if it came as PNG."""
-
-    picture: Image.Image
-    exact: PlainImage | None
-    size: int
 
 
 def read_bytes(path: Path) -> bytes:
@@ -55,33 +39,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
-    """An image file of any format that Pillow reads. Raises FileError, UnsupportedImage or TooLarge."""
+    """An image file of one of `opening.FORMATS`. Raises FileError, UnsupportedImage or TooLarge."""
     return image_of(str(path), read_bytes(path), max_pixels)
-
-
-def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
-    """The same for the bytes of a file. name: for messages."""
-    exact = PlainImage.from_png(data, max_pixels) if data.startswith(SIGNATURE) else None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # PNG files are opened by their class: its size was checked, and Image.open has a lower limit of its own.
-            picture: Image.Image = PngImageFile(io.BytesIO(data)) if exact else Image.open(io.BytesIO(data))
-            if picture.width * picture.height > max_pixels:
-                raise TooLarge(f"{name}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
-            if getattr(picture, "n_frames", 1) > 1:
-                raise UnsupportedImage(f"{name} has several frames; vqcodec stores still images")
-            turned = picture.getexif().get(_ORIENTATION, 1) != 1
-            picture.load()
-    except UnidentifiedImageError as error:
-        raise UnsupportedImage(f"{name} is not an image that can be read ({len(data)} bytes)") from error
-    except Image.DecompressionBombError as error:
-        raise TooLarge(f"{name}: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UnsupportedImage(f"{name}: damaged image: {error}") from error
-    if turned and (exact is None or exact.depth <= 8):
-        picture, exact = ImageOps.exif_transpose(picture), None
-    return Source(picture, exact, len(data))
 
 
 def compress(
@@ -98,21 +57,8 @@ def compress(
 
     Other arguments as for `api.encode_batch`."""
     image = read_image(source, max_pixels)
-    exact = image.exact
-    if exact is None:
-        return api.encode(image.picture, model, lossless, quality, device, bpp, metadata), image
-    # The PNG itself is the better source for a plain file: its own deflate stream may be the smallest.
-    plain = cache(lambda: api.encode_plain(exact))
-    same_depth = exact.depth == 8 or image.picture.mode == "1"  # else Pillow's picture has another depth than the PNG
-    blob = None
-    if not exact.transparency and (same_depth if lossless else exact.depth <= 8):
-        pictures = [image.picture]
-        blob = api.encode_with_models(
-            pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()), bpp=bpp, metadata=metadata
-        )[0]
-    elif model not in ("auto", "plain"):
-        raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
-    return blob or plain(), image
+    blobs = api.encode_sources([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)
+    return blobs[0], image
 
 
 def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:

@@ -144,8 +144,9 @@ def find(name: str) -> Path:
     Raises ModelMismatch, naming what this build has."""
     folders = [_FOLDER, *(Path(part) for part in os.environ.get("VQCODEC_MODELS", "").split(os.pathsep) if part)]
     for path in (Path(name), *(folder / f"{name}.safetensors" for folder in folders)):
-        if path.suffix == ".safetensors" and path.is_file():
-            return path
+        with suppress(OSError):  # a name that no file can have: too long
+            if path.suffix == ".safetensors" and path.is_file():
+                return path
     raise ModelMismatch(
         f"no model {name!r}; this build has {', '.join(_numbered().values())}; give a weights file with --model"
     )

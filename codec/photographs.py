@@ -21,7 +21,7 @@ from ..bitstream.errors import Corrupt, TooLarge, Truncated, UnsupportedImage
 from ..bitstream.numbers import leb128, read_leb128
 from . import plain
 from .family import METADATA, PhotoCodec
-from .images import psnr_db
+from .images import psnr_db, upright_exif
 from .models import Model
 
 MODES = ("L", "LA", "RGB", "RGBA")
@@ -53,8 +53,8 @@ class Metadata:
 
     @classmethod
     def of(cls, image: Image.Image) -> Metadata:
-        """Of a Pillow image."""
-        return cls(image.info.get("icc_profile") or b"", image.info.get("exif") or b"")
+        """Of a Pillow image, which is upright whatever its EXIF says."""
+        return cls(image.info.get("icc_profile") or b"", upright_exif(image.info.get("exif") or b""))
 
     def attach(self, image: Image.Image) -> None:
         """Put it where Pillow looks for it."""

@@ -44,6 +44,7 @@ from .png import (
     unfilter,
     unfiltered_rows,
 )
+from .strict_pillow import strict_pillow
 
 METHODS = {0: "deflate", 1: "lzma", 2: "webp"}
 DEFLATE, LZMA, WEBP = METHODS
@@ -97,6 +98,31 @@ def from_pil(image: Image.Image) -> PlainImage:
             raise UnsupportedImage(f"image of mode {image.mode} does not survive as PNG: is its palette too short?")
     plain = PlainImage.from_png(png)
     return replace(plain, stream=b"")  # it was made for speed
+
+
+def to_pil(image: PlainImage) -> Image.Image:
+    """The image as Pillow opens its PNG file; 16-bit colour loses the low 8 bits of its samples."""
+    if image.depth == 16 and image.colour != GREY:
+        high = replace(image, pixels=image.pixels[:, :, ::2], depth=8)
+        return _with_transparency(_pillow_form(high), image)
+    return _with_transparency(_pillow_form(image), image)
+
+
+def _with_transparency(picture: Image.Image | None, image: PlainImage) -> Image.Image:
+    """The picture with tRNS where Pillow looks for it, in its form: bytes, or an index, level or colour."""
+    assert picture is not None
+    values = image.transparency
+    if not values:
+        return picture
+    if image.colour == PALETTE:
+        opaque = values.count(255) == len(values) - 1 and values.count(0) == 1
+        picture.info["transparency"] = values.index(0) if opaque else values
+        return picture
+    levels = struct.unpack(f">{len(values) // 2}H", values)
+    if picture.mode == "1":
+        levels = (255 if levels[0] else 0,)
+    picture.info["transparency"] = levels if image.colour == RGB else levels[0]
+    return picture
 
 
 def encode(image: PlainImage) -> Stored:
@@ -208,7 +234,10 @@ def _from_webp(payload: bytes, layout: Layout) -> Samples:
         raise Corrupt(f"WebP data: start {payload[:5].hex()} is not that of {layout.width} x {layout.height} pixels")
     body = struct.pack("<4s4sI", b"WEBP", b"VP8L", len(payload)) + payload + b"\0" * (len(payload) % 2)
     try:
-        with WebPImageFile(io.BytesIO(struct.pack("<4sI", b"RIFF", len(body)) + body)) as image:
+        with (
+            strict_pillow(layout.width * layout.height),
+            WebPImageFile(io.BytesIO(struct.pack("<4sI", b"RIFF", len(body)) + body)) as image,
+        ):
             colours = np.asarray(image.convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
         raise Corrupt(f"WebP data: {error}") from error

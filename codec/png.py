@@ -125,6 +125,28 @@ def write_png(image: PlainImage) -> bytes:
     return SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks if body) + _chunk(b"IEND", b"")
 
 
+def descriptions(data: bytes) -> Iterator[bytes]:
+    """PNG files of one pixel, each with one of the chunks of a PNG file in which Pillow finds a colour profile or EXIF:
+    so that one can ask for these without decoding the pixels, and a damaged chunk takes no other with it."""
+    start = 8
+    while start + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        if kind in (b"iCCP", b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
+            pixel = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GREY, 0, 0, 0))
+            rest = _chunk(b"IDAT", zlib.compress(bytes(2))) + _chunk(b"IEND", b"")
+            yield SIGNATURE + pixel + data[start : start + length + 12] + rest
+        start += length + 12
+
+
+def size_of(start: bytes) -> tuple[int, int]:
+    """Width and height from the first 33 bytes of a PNG file. Raises UnsupportedImage if its header is damaged."""
+    header = start[12:29]
+    if start[12:16] != b"IHDR" or zlib.crc32(header) != int.from_bytes(start[29:33], "big"):
+        raise UnsupportedImage("damaged PNG: no IHDR, or its checksum is wrong")
+    layout, _ = _layout(header[4:], 1 << 62)
+    return layout.width, layout.height
+
+
 def layout_of(image: PlainImage) -> Layout:
     """Layout of the image's rows at its own depth."""
     return Layout(image.width, image.height, image.depth, image.colour)
@@ -286,8 +308,9 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     found: dict[bytes, list[bytes]] = {}
     for kind, body in _chunks(data):
         found.setdefault(kind, []).append(body)
-    if b"acTL" in found:
-        raise UnsupportedImage("animated PNG: only still images can be stored")
+    frames = int.from_bytes(found.pop(b"acTL", [b""])[0][:4], "big")
+    if frames > 1:
+        raise UnsupportedImage(f"animated PNG of {frames} frames: only still images can be stored")
     unknown = found.keys() - {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
     if unknown or b"IHDR" not in found or b"IDAT" not in found:
         names = sorted(kind.decode("latin-1") for kind in unknown)

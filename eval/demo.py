@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from .. import __file__ as package
+from ..codec.opening import formats
 from .metrics import distortion
 from .tables import aligned, number
 
@@ -63,7 +64,7 @@ def round_trip(source: Path, folder: Path, *options: str) -> Row:
     packed, back = folder / f"{source.stem}.vqc", folder / source.name
     told = json.loads(run("compress", str(source), str(packed), *options, "--json", "--force"))
     run("decompress", str(packed), str(back), "--force")
-    with Image.open(source) as before, Image.open(back) as after:
+    with Image.open(source, formats=formats()) as before, Image.open(back, formats=formats()) as after:
         psnr_db = compare(source.name, before, after, told["lossless"])
         return Row(
             source.name, " ".join(options), optimised_png(before), packed.stat().st_size, psnr_db, told["method"]

@@ -97,7 +97,7 @@ def load_photos(
 
 def _read(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
             return image.convert("RGB")
     except OSError as error:
         raise DataError(f"{path}: {error}") from error

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from typing import cast
 
+import numpy as np
+
 from ...bitstream.archive import MAGIC, Names
 from ...bitstream.container import MAX_PIXELS
-from ...bitstream.errors import Corrupt
-from .. import files
+from ...bitstream.errors import BadArgument, Corrupt
+from .. import files, inputs
 from ..files import FileError
 from . import pack as packing
 from .pack import Summary
@@ -35,7 +37,7 @@ class Unpacked:
 
 def pack(
     sources: AnyPath | Sequence[AnyPath] | Iterable[Item],
-    target: AnyPath,
+    target: packing.Target,
     *,
     model: str = "auto",
     jobs: int = 1,
@@ -47,25 +49,62 @@ def pack(
     skip: Skip = lambda name, reason: None,
     note: Skip = lambda name, reason: None,
 ) -> Summary:
-    """Pack images into an archive, which appears whole or not at all; every pixel is kept.
+    """Pack images into an archive, which appears whole or not at all (but a stream gets what is written to it); every
+    pixel is kept.
 
     sources: a path or several, or URLs (see `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items.
     skip: told of files that are left out because they are no images, by name and reason; it may raise. The other
     arguments, and errors, are those of `pack.pack`; FileError also for sources that cannot be read, or are the target,
     UnsupportedImage and TooLarge for arrays that are no images."""
+    model, device = inputs.checked_model(model), inputs.checked_device(device)
+    jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
+    force = inputs.checked_flag("force", force)
+    for name, function in (("progress", progress), ("skip", skip), ("note", note)):
+        inputs.check_callable(name, function)
+    if not callable(getattr(target, "write", None)):
+        _check_path("target", target)
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
+    if not isinstance(sources, Iterable) or isinstance(sources, bytes | bytearray | memoryview):
+        raise BadArgument(f"sources: expected paths, or Items, found {type(sources).__name__}")
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
         sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels)
+    items = sources if isinstance(sources, Sources) else _checked_items(sources)
     return packing.pack(
-        cast(Iterable[Item], sources), target, model=model, jobs=jobs, ray=ray, device=device, force=force,
+        items, target, model=model, jobs=jobs, ray=ray, device=device, force=force,
         max_pixels=max_pixels, progress=progress, note=note,
     )  # fmt: skip
 
 
-def open_for(target: AnyPath, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
+def _checked_items(items: Iterable[object]) -> Iterator[Item]:
+    """The same, if they are Items of a file or an array. Raises BadArgument."""
+    for item in items:
+        if not isinstance(item, Item) or not isinstance(item.name, str):
+            raise BadArgument(f"sources: expected paths, or Items with names, found {item!r:.100}")
+        if isinstance(item.file, bytes) == isinstance(item.array, np.ndarray):
+            raise BadArgument(f"{item.name}: expected an Item with the bytes of a file, or an array")
+        yield item
+
+
+def _check_path(name: str, path: object) -> None:
+    """Raises BadArgument."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str) or "\0" in text:
+        raise BadArgument(f"{name}: expected a path or URL, found {path!r}")
+
+
+def _checked_names(names: object) -> list[str]:
+    """Raises BadArgument."""
+    found = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+    if not all(isinstance(name, str) for name in found):
+        raise BadArgument(f"only: expected a list of names, found {names!r}")
+    return cast(list[str], found)
+
+
+def open_for(target: packing.Target, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
     """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
     the target is one of the sources."""
+    if not isinstance(target, str | os.PathLike):
+        return open_sources(paths, skip, max_pixels)
     for path in paths:
         text = os.fspath(path)
         if _same_file(text.removeprefix("@"), target):
@@ -101,8 +140,15 @@ def unpack(
     progress: called with the number of
     images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
     into one array."""
+    model, device = inputs.checked_weights(model), inputs.checked_device(device)
+    jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
+    force, keep_going = inputs.checked_flag("force", force), inputs.checked_flag("keep_going", keep_going)
+    inputs.check_callable("progress", progress)
+    only = None if only is None else _checked_names(only)
+    _check_path("target", target)
     if isinstance(source, Archive):
         return _unpack(source, target, only, force, keep_going, jobs, progress)
+    _check_path("source", source)
     if _same_file(source, target):
         raise FileError(f"{os.fspath(target)} is the archive itself; name another output")
     with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:

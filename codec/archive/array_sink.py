@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, BinaryIO, Literal, Protocol, cast
 
 import numpy as np
@@ -110,7 +110,15 @@ class _Arrays:
 
     def _temporary(self) -> BinaryIO:
         folder = self._place.path.resolve().parent if isinstance(self._place, Local) else None
-        return self._temporaries.enter_context(cast(BinaryIO, tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY)))
+        stream = cast(BinaryIO, tempfile.TemporaryFile(dir=folder, prefix=TEMPORARY))  # noqa: SIM115 - closed by _close
+        self._temporaries.callback(_close, stream)
+        return stream
+
+
+def _close(stream: BinaryIO) -> None:
+    """Closes a file whose content is not needed any more: that the rest of it cannot be written does not matter."""
+    with suppress(OSError):
+        stream.close()
 
 
 class _Stack:

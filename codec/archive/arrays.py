@@ -19,6 +19,7 @@ from ...bitstream.container import MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
 from ..idx import read_shape
+from ..images import CHANNELS, advice
 from .places import Place, Skip
 
 NPY, ZIP, GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
@@ -29,6 +30,8 @@ _MAX_TURNED = 1 << 31  # bytes of an array in Fortran order, which has to be hel
 _MAX_RATIO = 1040  # deflate cannot make a file smaller than its 1032nd part
 _IDX_TYPES = b"\x08\x09\x0b\x0c\x0d\x0e"
 _NPY_HEADERS = {b"\1\0": npy.read_array_header_1_0, b"\2\0": npy.read_array_header_2_0}
+_LEAST_SIDE, _LONGEST, _DIGITS = 8, 2, 28  # see `_flattened`
+_EXPECTED = "expected [N, H, W], [H, W], [N, 1, H, W], or uint8 [N, H, W, 1 to 4] or [N, 1 to 4, H, W]"
 _TYPES = (np.uint8, np.bool_, np.uint16)
 Images = Iterator[tuple[str, NDArray[Any]]]
 
@@ -46,6 +49,8 @@ class Stack:
     """Whether the array is in Fortran order."""
     single: bool
     """Whether the array is one image, not a list of them."""
+    channels_first: bool = False
+    """Whether the array is [N, C, H, W]."""
 
     @property
     def image_bytes(self) -> int:
@@ -63,7 +68,7 @@ class Stack:
             data = stream.read(self.image_bytes)
             if len(data) != self.image_bytes:
                 raise UnsupportedImage(f"{self.path}: states {self.count} images, ends inside number {number + 1}")
-            yield self.name(number), _image(np.frombuffer(data, self.dtype).reshape(self.shape))
+            yield self.name(number), self._image(np.frombuffer(data, self.dtype))
         if self.turned:
             yield from self._turned(stream)
         if stream.read(1):
@@ -73,16 +78,22 @@ class Stack:
         data = stream.read(self.count * self.image_bytes)
         if len(data) != self.count * self.image_bytes:
             raise UnsupportedImage(f"{self.path}: states {self.count} images, has fewer bytes")
-        shape = self.shape if self.single else (self.count, *self.shape)
+        shape = self._as_it_lies if self.single else (self.count, *self._as_it_lies)
         whole = np.frombuffer(data, self.dtype).reshape(shape[::-1]).T
         for number, image in enumerate(whole[None] if self.single else whole):
-            yield self.name(number), _image(image)
+            yield self.name(number), self._image(image)
 
+    @property
+    def _as_it_lies(self) -> tuple[int, ...]:
+        """Shape of one image in the file."""
+        return (self.shape[2], *self.shape[:2]) if self.channels_first else self.shape
 
-def _image(array: NDArray[Any]) -> NDArray[Any]:
-    """Without an axis of length 1 for the channels, contiguous, in this machine's byte order."""
-    plane = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
+    def _image(self, samples: NDArray[Any]) -> NDArray[Any]:
+        """Channels last, without an axis of length 1 for them, contiguous, in this machine's byte order."""
+        array = samples.reshape(self._as_it_lies)
+        array = np.moveaxis(array, 0, 2) if self.channels_first else array
+        plane = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+        return np.ascontiguousarray(plane, plane.dtype.newbyteorder("="))
 
 
 @dataclass(frozen=True)
@@ -146,18 +157,39 @@ def _unzipped(file: BinaryIO, label: str) -> BinaryIO:
 
 
 def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> ArrayFile:
-    members = {}
+    members: dict[str, Stack] = {}
+    left_out: list[tuple[str, str]] = []
     with zipfile.ZipFile(file) as archive:
         for info in _checked_members(place, archive.infolist()):
             label = info.filename.removesuffix(".npy")
             if label == info.filename:
-                skip(f"{place}/{info.filename}", "no array")
+                left_out.append((info.filename, "no array"))
                 continue
             with archive.open(info) as stream:
-                members[label] = _stack(f"{place}/{label}", cast(BinaryIO, stream), info.file_size, max_pixels)
+                try:
+                    members[label] = _stack(f"{place}/{label}", cast(BinaryIO, stream), info.file_size, max_pixels)
+                except (UnsupportedImage, ValueError) as error:  # ValueError: a header that NumPy cannot read
+                    left_out.append((label, str(error)))
+    for label in _labels(members):
+        rows = members.pop(label).shape[0]
+        left_out.append((label, f"has as many rows as there are images ({rows}): labels, no image"))
     if not members:
-        raise UnsupportedImage(f"{place}: a zip file without arrays (.npy) in it")
+        reasons = "; ".join(reason for name, reason in left_out if reason != "no array")
+        raise UnsupportedImage(reasons or f"{place}: a zip file without arrays (.npy) in it")
+    for name, reason in left_out:
+        skip(f"{place}/{name}", reason)
     return ArrayFile(place, members, _unzipped)
+
+
+def _labels(members: dict[str, Stack]) -> list[str]:
+    """Names of the arrays of two axes with a row for each image of another array, and not of its images' size."""
+    stacks = [stack for stack in members.values() if not stack.single]
+    single = {label: stack.shape for label, stack in members.items() if stack.single}
+    return [
+        label
+        for label, shape in single.items()
+        if any(stack.count == shape[0] for stack in stacks) and all(stack.shape[:2] != shape for stack in stacks)
+    ]
 
 
 def _checked_members(place: Place, infos: list[zipfile.ZipInfo]) -> list[zipfile.ZipInfo]:
@@ -188,24 +220,51 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
-    """The images in an array: uint8 or bool [H, W] or [N, H, W], uint16 the same, uint8 [N, H, W, 1 to 4].
+    """The images in an array: uint8, bool or uint16 [H, W], [N, H, W] or [N, 1, H, W], uint8 [N, H, W, 1 to 4], and
+    [N, 2 to 4, H, W] where W is more.
 
-    most: bytes that the stream can hold."""
+    most: bytes that the stream can hold. Raises UnsupportedImage for any other."""
     shape, turned, dtype = _header(stream)
     told = f"{path}: array of shape {list(shape)} and type {dtype}"
     if dtype.newbyteorder("=") not in _TYPES:
-        raise UnsupportedImage(f"{told}: expected uint8 (0..255), bool or uint16")
-    if len(shape) == 3 and shape[2] <= 4:
-        raise UnsupportedImage(f"{told} may be one image or many: save it as [1, H, W, channels] or [N, H, W, 1]")
-    colours = shape[3] if len(shape) == 4 else 1
-    if not 2 <= len(shape) <= 4 or colours not in ((1, 2, 3, 4) if dtype == np.uint8 else (1,)):
-        raise UnsupportedImage(f"{told}: expected [N, H, W], [H, W], or uint8 [N, H, W, 1 to 4]")
-    if min(shape) < 1:
-        raise UnsupportedImage(f"{told} holds no images")
+        raise UnsupportedImage(f"{told}: expected uint8 (0..255), bool or uint16{advice(dtype)}")
+    _check_shape(told, shape)
     single = len(shape) == 2
-    stack = Stack(path, 1 if single else shape[0], shape if single else shape[1:], dtype, turned, single)
+    first = len(shape) == 4 and shape[1] <= CHANNELS < shape[3]
+    one = shape if single else (*shape[2:], shape[1]) if first else shape[1:]
+    if len(one) == 3 and one[2] not in ((1, 2, 3, 4) if dtype == np.uint8 else (1,)):
+        raise UnsupportedImage(f"{told}: {_EXPECTED}")
+    stack = Stack(path, 1 if single else shape[0], one, dtype, turned, single, first)
     _check_size(stack, told, most - stream.tell(), max_pixels)
     return stack
+
+
+def _check_shape(told: str, shape: tuple[int, ...]) -> None:
+    """Raises UnsupportedImage for shapes that are no images, or may mean several things."""
+    if not 2 <= len(shape) <= 4:
+        raise UnsupportedImage(f"{told}: {_EXPECTED}")
+    if min(shape) < 1:
+        raise UnsupportedImage(f"{told} holds no images")
+    if len(shape) == 3 and shape[2] <= CHANNELS:
+        raise UnsupportedImage(f"{told} may be one image or many: save it as [1, H, W, channels] or [N, H, W, 1]")
+    if len(shape) == 2 and (image := _flattened(*shape)):
+        raise UnsupportedImage(
+            f"{told} looks like images as rows of numbers: reshape it to {[shape[0], *image]}, or to "
+            f"{[1, *shape, 1]} if it is one image"
+        )
+
+
+def _flattened(rows: int, width: int) -> tuple[int, ...] | None:
+    """Shape of the images that the rows of an array may be: squares of S x S pixels, grey or of three colours.
+
+    None if the array may well be one image: it is a square, or S is less than 8, or S is no multiple of 28, as digits
+    have, and neither side is more than twice the other."""
+    for colours in (1, 3):
+        side = math.isqrt(width // colours)
+        if side >= _LEAST_SIDE and colours * side * side == width and rows != width:
+            usual = max(rows, width) <= _LONGEST * min(rows, width) and side % _DIGITS
+            return None if usual else (side, side) if colours == 1 else (side, side, 3)
+    return None
 
 
 def _check_size(stack: Stack, told: str, most: int, max_pixels: int) -> None:

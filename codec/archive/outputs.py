@@ -76,9 +76,18 @@ def _local_file(target: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
+def _writing(target: Place) -> Iterator[None]:
+    """Turns what the system raises, as for a full disk, into FileError."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+@contextmanager
 def _remote_file(target: Remote) -> Iterator[BinaryIO]:
     """Written here first: what fsspec has opened for writing appears even if one gives up half-way."""
-    with tempfile.NamedTemporaryFile(prefix=TEMPORARY) as stream:
+    with _writing(target), tempfile.NamedTemporaryFile(prefix=TEMPORARY) as stream:
         yield cast(BinaryIO, stream)
         stream.flush()
         temporary = target.sibling(TEMPORARY + secrets.token_hex(6))

@@ -74,7 +74,10 @@ def pack(
     tasks = plan(names.of(items), candidates, max_pixels)
     done = partial(in_order, partial(run, settings), tasks, jobs, ray)
     if not isinstance(target, str | os.PathLike):
-        return _write(done, names, target, progress, note)
+        try:
+            return _write(done, names, target, progress, note)
+        except OSError as error:
+            raise FileError(f"cannot write the archive: {error.strerror or error}") from error
     with whole_file(place_of(target), force) as stream:
         return _write(done, names, stream, progress, note)
 

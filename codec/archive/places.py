@@ -47,7 +47,9 @@ class Place(Protocol):
 
 def place_of(path: str | os.PathLike[str]) -> Place:
     """The place of a path or URL; nothing is opened yet. Raises FileError for a URL that fsspec does not know."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
+    if "\0" in text:
+        raise FileError(f"cannot read {text!r}: a path without null characters is expected")
     if not _URL.match(text):
         return Local(Path(text))
     if text.startswith(("file://", "local://")):
@@ -57,7 +59,7 @@ def place_of(path: str | os.PathLike[str]) -> Place:
 
 def is_url(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a URL of another place than the local file system."""
-    text = os.fspath(path)
+    text = os.fsdecode(path)
     return bool(_URL.match(text)) and not text.startswith(("file://", "local://"))
 
 

@@ -4,20 +4,17 @@ whoever does the work. Few images are held: those of blocks that are not full ye
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
 
 from ...bitstream.container import MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..images import is_binary
-from ..png import SIGNATURE
+from ..opening import size_of
 from .blocks import MAX_BITS_BACK, MAX_FILES, MAX_FILES_BYTES
 from .library import Candidate
 from .pictures import plane_of, read_item
@@ -125,10 +122,6 @@ def _shape(item: Item) -> tuple[int, ...] | None:
     """Height and width by the header, None if it cannot be read."""
     if item.array is not None:
         return item.array.shape[:2]
-    data = item.file or b""
-    with suppress(OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        stream = io.BytesIO(data)
-        image: Image.Image = PngImageFile(stream) if data.startswith(SIGNATURE) else Image.open(stream)
-        return image.height, image.width
+    with suppress(UnsupportedImage, TooLarge):
+        return size_of(io.BytesIO(item.file or b""))[::-1]
     return None

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, cast, overload
 from ...bitstream.archive import Block, Names, Reader
 from ...bitstream.container import MAX_PIXELS
 from ...bitstream.errors import BitstreamError, ModelMismatch, VqcodecError
+from .. import inputs
 from ..files import FileError
 from ..images import Output, from_pil
 from .blocks import TOGETHER, OpenBlock, Options, Stored, decode_block, decode_together, kind_of, open_block
@@ -60,8 +61,9 @@ class Damage:
 class Archive(Sequence[Any]):
     """The images of an archive, by number, slice or name; they are read from the file when they are asked for.
 
-    source: a path, a URL that fsspec knows, or a stream that can seek. model: weights file for blocks of a model that
-    is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks that are kept after use.
+    source: a path, a URL that fsspec knows, a stream that can seek, or the archive's bytes. model: weights file for
+    blocks of a model that is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks
+    that are kept after use.
 
     It serves as a map-style data set of torch (DataLoader needs no base class): workers open the file for themselves,
     if it was given by path or URL. Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in
@@ -70,7 +72,7 @@ class Archive(Sequence[Any]):
 
     def __init__(
         self,
-        source: str | os.PathLike[str] | BinaryIO,
+        source: str | os.PathLike[str] | BinaryIO | bytes | bytearray | memoryview,
         model: str | None = None,
         device: str = "cpu",
         output: Output = "pil",
@@ -78,13 +80,12 @@ class Archive(Sequence[Any]):
         cache_bytes: int = 1 << 28,
         library: Library = BUILT_IN,
     ) -> None:
-        if output not in ("pil", "numpy", "torch"):
-            raise ValueError(f"output must be 'pil', 'numpy' or 'torch', found {output!r}")
-        self._path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-        self._given = None if isinstance(source, str | os.PathLike) else source
-        self._options = Options(model, device, max_pixels, library)
-        self._output: Output = output
-        self._cache_bytes = cache_bytes
+        model, device = inputs.checked_weights(model), inputs.checked_device(device)
+        self._output: Output = inputs.checked_output(output)
+        self._options = Options(model, device, inputs.checked_count("max_pixels", max_pixels), library)
+        self._cache_bytes = inputs.checked_count("cache_bytes", cache_bytes, 0)
+        self._path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._given = None if isinstance(source, str | os.PathLike) else inputs.stream_of(source)
         self._open()
 
     def _open(self) -> None:

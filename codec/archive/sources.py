@@ -4,28 +4,25 @@
     image file     its name
     @list.txt      one path or URL of an image file per line; names are those paths, without a leading / or ../
     IDX, .npy      NUMBER, zero-padded to the width of the count; the file's name for an array of one image
-    .npz           MEMBER/NUMBER
+    .npz           MEMBER/NUMBER; labels and other arrays that are no images are left out
 
 With several sources the names begin with the source's own name, without its suffix if it is a file of arrays."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngImageFile
 
 from ...bitstream.archive import checked_name
 from ...bitstream.container import MAX_PIXELS
-from ...bitstream.errors import UnsupportedImage
+from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
-from ..png import SIGNATURE
+from ..opening import size_of
 from .arrays import ArrayFile, array_file, reading
 from .places import Local, Place, Skip, is_url, place_of
 
@@ -157,7 +154,12 @@ class _Opener:
         for name, place in files:
             try:
                 item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels))
-            except (FileError, UnsupportedImage, ValueError) as error:  # ValueError: a name that no archive can hold
+            except (
+                FileError,
+                UnsupportedImage,
+                TooLarge,
+                ValueError,
+            ) as error:  # ValueError: a name that no archive can hold
                 skip(str(place), str(error))
             else:
                 yield item
@@ -197,23 +199,9 @@ def _image_file(place: Place, max_pixels: int) -> bytes:
     if place.size() > _MAX_FILE:
         raise UnsupportedImage(f"more than {_MAX_FILE} bytes")
     with place.open() as stream:
+        size_of(stream, max_pixels)
         try:
-            _check_header(stream, max_pixels)
             stream.seek(0)
             return stream.read()
-        except UnidentifiedImageError as error:
-            raise UnsupportedImage("not an image that can be read") from error
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-            raise UnsupportedImage(f"damaged image: {error}") from error
-
-
-def _check_header(stream: BinaryIO, max_pixels: int) -> None:
-    """Raises UnsupportedImage for too many pixels, or what Pillow raises for no image. No pixels are decoded."""
-    is_png = stream.read(len(SIGNATURE)) == SIGNATURE
-    stream.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # PNG files are opened by their class: Image.open has a lower limit of its own for pixels.
-        image: Image.Image = PngImageFile(stream) if is_png else Image.open(stream)
-        if image.width * image.height > max_pixels:
-            raise UnsupportedImage(f"{image.width} x {image.height} pixels, limit {max_pixels}")
+        except OSError as error:
+            raise FileError(f"cannot read {place}: {error.strerror or error}") from error

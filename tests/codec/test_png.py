@@ -164,7 +164,7 @@ def headed(header: bytes, *chunks: bytes) -> bytes:
 
 @pytest.mark.parametrize(("data", "message"), [
     (b"GIF89a", "signature"),
-    (png_file(2, 1, 8, png.GREY, b"\0\1\2", chunk(b"acTL", bytes(8))), "animated"),
+    (png_file(2, 1, 8, png.GREY, b"\0\1\2", chunk(b"acTL", b"\0\0\0\2" + bytes(4))), "animated PNG of 2"),
     (png_file(2, 1, 8, png.GREY, b"\0\1\2", chunk(b"CrIt", b"")), "unknown chunks"),
     (png.SIGNATURE + IDAT + IEND, "no IHDR"),
     (headed(struct.pack(">IIBBBBB", 2, 1, 8, 0, 0, 0, 0), IEND), "no IDAT"),

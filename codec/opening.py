@@ -1,0 +1,137 @@
+"""The one place that opens image files: of formats that Pillow decodes by itself, still, upright, within limits."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, cast
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+from ..bitstream.container import MAX_PIXELS
+from ..bitstream.errors import TooLarge, UnsupportedImage
+from . import plain
+from .images import loaded, orientation, reading, upright_exif, upright_samples
+from .png import SIGNATURE, PlainImage, descriptions
+from .png import size_of as png_size
+
+FORMATS = (
+    "PNG", "JPEG", "GIF", "BMP", "DIB", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "QOI", "ICO", "CUR", "ICNS", "DDS",
+    "BLP", "FTEX", "PCX", "DCX", "SGI", "SUN", "PSD", "FITS", "MSP", "PIXAR", "MCIDAS", "XBM", "XPM", "XVTHUMB",
+    "HEIF", "JXL",  # where the host has added a plug-in for them
+    "PCD", "IM", "IMT", "TGA",  # last, as they have no signature, or a loose one
+)  # fmt: skip
+"""Formats that are opened. Not those that run another program (EPS) or the system's (WMF, EMF), that are containers of
+files of any format (IPTC, FPX, MIC), films (FLI, MPEG), or only names of formats (BUFR, GRIB, HDF5)."""
+
+JPEG = b"\xff\xd8\xff"
+_PNG_HEADER = 33  # bytes
+_UNKNOWN = "not an image that can be read"
+_EXIF_AND_PROFILE = ("icc_profile", "exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image that was read. picture: upright, as Pillow holds it; exact: as PNG does, if it came as PNG; size: bytes
+    of its file, 0 if there was none."""
+
+    picture: Image.Image
+    exact: PlainImage | None
+    size: int
+
+    def told_by_picture(self, lossless: bool) -> bool:
+        """Whether a model may have the picture: it has all that the PNG has, or what is lossy anyway."""
+        if self.exact is None:
+            return True
+        same_depth = self.exact.depth == 8 or self.picture.mode == "1"
+        return not self.exact.transparency and (same_depth if lossless else self.exact.depth <= 8)
+
+
+def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
+    """The image in a file of one of FORMATS; of a phone's MPO file the first. name: for messages.
+
+    Raises UnsupportedImage for a file that is damaged or has several frames, TooLarge before pixels are decoded."""
+    if data.startswith(SIGNATURE):
+        return _png(data, max_pixels)
+    unknown = f"{name} is {_UNKNOWN} ({len(data)} bytes)"
+    with reading(f"{name}: damaged image", unknown, max_pixels):
+        image = _opened(io.BytesIO(data), data)
+        if image.width * image.height > max_pixels:
+            raise TooLarge(f"{name}: {image.width} x {image.height} pixels, limit {max_pixels}")
+        try:
+            return Source(loaded(image), None, len(data))
+        except UnsupportedImage as error:
+            raise UnsupportedImage(f"{name}: {error}") from error
+
+
+def size_of(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Width and height of an image file by its header, as it lies in the file. The stream stays open.
+
+    Raises UnsupportedImage for what cannot be read, TooLarge."""
+    with reading("damaged image", _UNKNOWN, max_pixels):
+        stream.seek(0)
+        start = stream.read(_PNG_HEADER)
+        stream.seek(0)
+        if start.startswith(SIGNATURE):
+            width, height = png_size(start)
+        else:
+            width, height = _opened(cast(BinaryIO, _KeptOpen(stream)), start).size
+        if width * height > max_pixels:
+            raise TooLarge(f"{width} x {height} pixels, limit {max_pixels}")
+        return width, height
+
+
+def _opened(stream: BinaryIO, start: bytes) -> Image.Image:
+    """The file as Pillow opens it. start: its first bytes."""
+    if start.startswith(JPEG):
+        return JpegImageFile(stream)  # Image.open would look for further pictures of MPO files
+    return Image.open(stream, formats=formats())
+
+
+def formats() -> list[str]:
+    """Those of FORMATS that this Pillow has, for Image.open."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _png(data: bytes, max_pixels: int) -> Source:
+    exact = PlainImage.from_png(data, max_pixels)
+    described = _described(data)
+    pixel = Image.new("1", (1, 1))
+    pixel.info.update(described)
+    turn = orientation(pixel)
+    if turn != 1:
+        exact = replace(exact, pixels=upright_samples(exact.pixels, turn), stream=b"")
+        described = {key: value for key, value in described.items() if key in ("icc_profile", "exif")}
+        if "exif" in described:
+            described["exif"] = upright_exif(described["exif"])
+    picture = plain.to_pil(exact)
+    picture.info.update(described)
+    return Source(picture, exact, len(data))
+
+
+def _described(data: bytes) -> dict[str, Any]:
+    """Colour profile and EXIF of a PNG file, where Pillow puts them; none where their chunk is damaged."""
+    found: dict[str, Any] = {}
+    for png in descriptions(data):
+        try:
+            with reading("damaged chunk"), PngImageFile(io.BytesIO(png)) as image:
+                found |= {key: image.info[key] for key in _EXIF_AND_PROFILE if key in image.info}
+        except UnsupportedImage:
+            continue
+    return found
+
+
+class _KeptOpen:
+    """A stream that plug-ins cannot close."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        """Nothing: it is for its owner to close."""
