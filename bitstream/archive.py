@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import BinaryIO, NoReturn, Protocol
+from typing import BinaryIO, NoReturn, Protocol, runtime_checkable
 
 from . import archive_names, archive_numbers, container
 from .archive_index import BITS_BACK, FILES, KINDS, MAX_EXTRA, MAX_INDEX, BlockInfo, read_index, write_index
@@ -66,6 +66,17 @@ class Sink(Protocol):
         """Take all of the bytes."""
 
 
+@runtime_checkable
+class RandomAccess(Protocol):
+    """What is read at any place, by whoever wants to at the same time."""
+
+    def size(self) -> int:
+        """Bytes in all."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """So many bytes, or as many as there are."""
+
+
 class Writer:
     """Writes an archive from front to back: blocks as they come, the index at the end. It keeps no payload."""
 
@@ -104,16 +115,16 @@ class Reader:
     """Reads an archive. Opening it reads header and index only, and takes memory in proportion to the index.
 
     Raises NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, or TooLarge for more than max_images images or more
-    than max_index bytes of index. The stream stays the caller's to close; one thread may use it at a time."""
+    than max_index bytes of index. The source stays the caller's to close; one thread may use a stream at a time."""
 
     names: Names
     """A Sequence[str], in the archive's order, made as they are asked for; `name in names` is fast."""
     blocks: Sequence[BlockInfo]
     """In the file's order."""
 
-    def __init__(self, stream: BinaryIO, *, max_images: int = MAX_IMAGES, max_index: int = MAX_INDEX):
-        self._stream = stream
-        size = stream.seek(0, os.SEEK_END)
+    def __init__(self, source: BinaryIO | RandomAccess, *, max_images: int = MAX_IMAGES, max_index: int = MAX_INDEX):
+        self._source = source if isinstance(source, RandomAccess) else _Seeking(source)
+        size = self._source.size()
         self._check_start(size)
         index, begin = self._read_footer(size, max_index)
         self.blocks, self.names, self._places = read_index(index, _HEADER.size, begin, max_images, max_index)
@@ -165,12 +176,26 @@ class Reader:
 
     def _read(self, offset: int, size: int, where: str) -> bytes:
         """So many bytes. Raises Truncated."""
+        data = self._source.read_at(offset, size)
+        if len(data) < size:
+            raise Truncated(f"{where}: expected {size} bytes, found {len(data)}")
+        return data
+
+
+class _Seeking(RandomAccess):
+    """A stream."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+
+    def size(self) -> int:
+        return self._stream.seek(0, os.SEEK_END)
+
+    def read_at(self, offset: int, size: int) -> bytes:
         self._stream.seek(offset)
         data = bytearray()
         while len(data) < size and (part := self._stream.read(size - len(data))):
             data += part
-        if len(data) < size:
-            raise Truncated(f"{where}: expected {size} bytes, found {len(data)}")
         return bytes(data)
 
 

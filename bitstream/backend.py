@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import CoderUnavailable
+from .forks import Lock
 from .python_coder import PythonCoder
 from .torchac_backend import TorchacCoder
+
+_choosing = Lock()
 
 
 class Backend(Protocol):
@@ -29,7 +32,8 @@ def backend() -> Backend:
     """The coder that the environment variable VQCODEC_CODER names: auto (the default), torchac or python.
 
     Raises CoderUnavailable if it is torchac and that cannot be built, ValueError if it is another word."""
-    return _backend(os.environ.get("VQCODEC_CODER") or "auto")
+    with _choosing.held():  # one thread builds and loads it
+        return _backend(os.environ.get("VQCODEC_CODER") or "auto")
 
 
 @functools.cache

@@ -40,10 +40,11 @@ def check_device(device: str) -> None:
 def use_one_thread(source: Path | None = None) -> None:
     """A single small image is done sooner on one thread, above all where others use the cores too.
 
-    source: a file; if it is not small, neither may the image be, and it is left to torch."""
-    if source is not None and source.stat().st_size >= _SMALL:
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch is not loaded yet
+    source: a file; if it is not small, neither may the image be, and torch takes as many threads as there are cores,
+    which sleep while they wait for each other."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch is not loaded yet
+    if source is None or source.stat().st_size < _SMALL:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def show(values: dict[str, Any], as_json: bool, text: str) -> None:

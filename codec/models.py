@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..bitstream.errors import ModelMismatch
+from ..bitstream.forks import Lock
 from .family import LOSSLESS_PHOTOGRAPHS, PHOTOGRAPHS
 from .weights_file import Description, describe, read_tensors, sha256
 
@@ -40,6 +41,7 @@ PHOTOGRAPHS_FIRST, PHOTOGRAPHS_SMALLEST, PHOTOGRAPHS_LOSSLESS = PHOTO.values()
 that keeps every pixel."""
 
 _FOLDER = Path(__file__).parent / "weights"
+_loading = Lock()
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,8 @@ def load(name: str, device: str = "cpu", archive: bool = False) -> Model:
 
     Raises ModelMismatch."""
     path = find(name).resolve()
-    model = _load(path, path.stat().st_mtime_ns, device)
+    with _loading.held():  # threads that ask for the same model at once get the same one
+        model = _load(path, path.stat().st_mtime_ns, device)
     if archive and not (packs(model.description) or packs_too(model.description)):
         raise ModelMismatch(f"{model.name} codes single images; archives need a model for archives")
     if packs(model.description) and not archive:
@@ -224,20 +227,20 @@ def _number(path: Path, description: Description) -> int:
 
 def read(path: Path, description: Description) -> VQCodec | LadderCodec:
     """The codec in a weights file with this description, whether it can code or not. Raises ModelMismatch."""
-    import torch
+    from .exact.guard import building
 
     codec: VQCodec | LadderCodec
     if description.family not in _BUILD:
         raise ModelMismatch(f"{path}: family {description.family!r}; this build has {', '.join(_BUILD)}")
     try:
         # Not on the meta device: initialising there imports torch._dynamo, which takes seconds.
-        with torch.random.fork_rng(devices=[]):
+        with building():
             codec = _BUILD[description.family](description.config)
-        codec.load_state_dict(read_tensors(path), assign=True)
-        if packs(description):
-            cast("ArchiveCodec", codec).archive.check()
-        elif takes_photographs(description):
-            cast("PhotoCodec", codec).check()
+            codec.load_state_dict(read_tensors(path), assign=True)
+            if packs(description):
+                cast("ArchiveCodec", codec).archive.check()
+            elif takes_photographs(description):
+                cast("PhotoCodec", codec).check()
     except (RuntimeError, ValueError) as error:
         raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
     return codec

@@ -258,12 +258,14 @@ def _same(outcome: Outcome, reference: Outcome) -> bool:
 @contextmanager
 def under(setting: Setting) -> Iterator[None]:
     """Context in which the machine is set so."""
-    exact = os.environ.get("VQCODEC_EXACT", "auto")
+    exact, threads = os.environ.get("VQCODEC_EXACT", "auto"), os.environ.get("VQCODEC_THREADS", "auto")
     before = Setting(setting.device, setting.batch, torch.get_num_threads(), bool(torch.backends.mkldnn.enabled), exact)
     _apply(setting)
+    os.environ["VQCODEC_THREADS"] = "host"  # also where the work is little
     try:
         yield
     finally:
+        os.environ["VQCODEC_THREADS"] = threads
         _apply(before)
 
 

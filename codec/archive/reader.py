@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import os
-import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,12 +14,13 @@ from typing import Any, BinaryIO, cast, overload
 from ...bitstream.archive import Block, Names, Reader
 from ...bitstream.container import MAX_PIXELS
 from ...bitstream.errors import BitstreamError, ModelMismatch, VqcodecError
+from ...bitstream.forks import Lock
 from .. import inputs
 from ..files import FileError
 from ..images import Output, from_pil
+from .access import open_path, open_stream
 from .blocks import TOGETHER, OpenBlock, Options, Stored, decode_block, decode_together, kind_of, open_block
 from .library import BUILT_IN, Library
-from .places import place_of
 from .workers import in_order
 
 _Member = tuple[int, int]  # number of an image, and its position in its block
@@ -65,10 +65,12 @@ class Archive(Sequence[Any]):
     blocks of a model that is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks
     that are kept after use.
 
-    It serves as a map-style data set of torch (DataLoader needs no base class): workers open the file for themselves,
-    if it was given by path or URL. Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in
-    use fit the cache. Raises FileError for what cannot be read, a BitstreamError for what is no archive; getting images
-    raises a BitstreamError naming the block, ModelMismatch, and UnsupportedImage for what Pillow cannot hold."""
+    Threads may read it at the same time, and forked processes too, also while the parent does (but for a stream that is
+    no local file and not in memory). It serves as a map-style data set of torch (DataLoader needs no base class).
+    Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in use fit the cache.
+
+    Raises FileError for what cannot be read, a BitstreamError for what is no archive; getting images raises a
+    BitstreamError naming the block, ModelMismatch, and UnsupportedImage for what Pillow cannot hold."""
 
     def __init__(
         self,
@@ -89,24 +91,24 @@ class Archive(Sequence[Any]):
         self._open()
 
     def _open(self) -> None:
-        self._lock = threading.RLock()
-        self._process = os.getpid()
+        self._lock = Lock()  # of the cache
         self._cache: OrderedDict[int, OpenBlock] = OrderedDict()
-        self._stream = place_of(self._path).open() if self._path is not None else cast(BinaryIO, self._given)
+        with self._reading():
+            path, given = self._path, self._given
+            self._access = open_path(path) if path is not None else open_stream(cast(BinaryIO, given))
         try:
             with self._reading():
-                self._reader = Reader(self._stream)
+                self._reader = Reader(self._access)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Close the file, unless it was given as a stream."""
-        if self._path is not None:
-            self._stream.close()
+        """Close the file, unless it was given as a stream, which is the caller's."""
+        self._access.close()
 
     def __del__(self) -> None:
-        if "_stream" in vars(self):
+        if "_access" in vars(self):
             self.close()  # data sets are rarely closed by hand
 
     def __enter__(self) -> Archive:
@@ -118,7 +120,7 @@ class Archive(Sequence[Any]):
     def __getstate__(self) -> dict[str, Any]:
         if self._path is None:
             raise TypeError("an archive that was opened from a stream cannot be pickled; open it by path")
-        own = ("_lock", "_process", "_cache", "_stream", "_reader")
+        own = ("_lock", "_cache", "_access", "_reader")
         return {name: value for name, value in vars(self).items() if name not in own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -169,8 +171,8 @@ class Archive(Sequence[Any]):
             BlockTold(number, *kind_of(block.kind, block.extra), len(block.numbers), block.size, block.offset)
             for number, block in enumerate(self._reader.blocks)
         )
-        with self._lock, self._reading():
-            return ArchiveInfo(len(self), self._stream.seek(0, os.SEEK_END), told)
+        with self._reading():
+            return ArchiveInfo(len(self), self._access.size(), told)
 
     def stored(
         self,
@@ -220,7 +222,7 @@ class Archive(Sequence[Any]):
 
     def _read(self, block: int) -> Block | BitstreamError:
         try:
-            with self._lock, self._reading():
+            with self._reading():
                 return self._reader.block(block)
         except BitstreamError as error:
             return error
@@ -263,9 +265,7 @@ class Archive(Sequence[Any]):
 
     def _opened(self, block: int) -> OpenBlock:
         """A block, from the cache or the file."""
-        if self._path is not None and os.getpid() != self._process:
-            self._open()  # after a fork the file's position would be shared
-        with self._lock:
+        with self._lock.held():
             if block not in self._cache:
                 with self._reading():
                     read = self._reader.block(block)

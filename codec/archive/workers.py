@@ -73,14 +73,23 @@ def _in_processes(work: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Gene
     # Spawned: a fork would copy threads' locks in any state, and torch's thread pools do not survive it.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    pool = ProcessPoolExecutor(jobs, context, _begin, (theirs,))
+    pool, process = ProcessPoolExecutor(jobs, context, _begin, (theirs,)), os.getpid()
+
+    def check() -> None:
+        if os.getpid() != process:  # the answers go to the parent: they would never come
+            raise VqcodecError("a forked process cannot go on with what its parent's worker processes do; begin anew")
 
     def submit(task: T) -> Future[R]:
+        check()
         return pool.submit(work, task)
+
+    def result(future: Future[R]) -> R:
+        check()
+        return future.result()
 
     with ours, theirs:
         try:
-            yield from _bounded(submit, tasks, jobs + _WAITING, Future.result)
+            yield from _bounded(submit, tasks, jobs + _WAITING, result)
         except BrokenProcessPool as error:
             raise VqcodecError(
                 "a worker process died: out of memory, or started from a script without `if __name__ == '__main__':`; "
@@ -88,7 +97,8 @@ def _in_processes(work: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Gene
             ) from error
         finally:
             ours.close()  # ends the workers: what they are at is of no use any more, and torch takes its time to leave
-            pool.shutdown(cancel_futures=True)
+            if os.getpid() == process:
+                pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent: Connection) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ...bitstream.ans import Bits, Distribution, Integers, Stack, Tables, bits, supply
 from ...bitstream.errors import Corrupt, Truncated
+from ..exact.guard import guarded
 from ..family import LOSSLESS, upright
 from .causal import wave_of_pixels
 from .codec import LadderCodec
@@ -151,7 +152,7 @@ class BitsBack(LadderCodec, ABC):
     def pixels(self, step: PixelStep) -> Distribution:
         """Of the pixels of a step, row by row."""
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels: _AT_ONCE * codec.image_size**2)
     def pack_images(self, pixels: NDArray[np.uint8]) -> bytes:
         """Payload of images uint8 [N, S, S], N >= 1."""
         schedule = self._schedule(pixels)
@@ -164,7 +165,7 @@ class BitsBack(LadderCodec, ABC):
             done += size
         return schedule.to_bytes() + stack.to_bytes()
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payload, count: _AT_ONCE * codec.image_size**2)
     def unpack_images(self, payload: bytes, count: int) -> NDArray[np.uint8]:
         """Images uint8 [count, S, S]. Raises Truncated, or Corrupt."""
         schedule = Schedule.from_bytes(payload, count, self.most)
@@ -181,7 +182,7 @@ class BitsBack(LadderCodec, ABC):
         stack.finish()
         return pixels
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels: _AT_ONCE * codec.image_size**2)
     def cost_bits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """What images uint8 [N, S, S] take, a sample of -ELBO each, bits, float64 [N]. The same every time."""
         return self._costs(pixels)[0]
@@ -311,7 +312,7 @@ class ArchiveCodec(BitsBack):
         """See BitsBack."""
         return self.archive.pixels(step, self.exp.double())
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels: pixels.size)
     def posterior_log_scales(self, pixels: NDArray[np.uint8]) -> list[Tensor]:
         """Of every level from the image up, the mean log scale of each channel's posteriors, float64 [C].
 

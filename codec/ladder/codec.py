@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...bitstream.coder import BatchDecoder, BatchEncoder
+from ..exact.guard import guarded
 from ..exact.softmax import TOTAL, cdf_from_frequencies
 from ..family import LOSSLESS, Coded, Decoded, still_there, upright
 from ..images import is_binary
@@ -69,7 +70,7 @@ class LadderCodec(ExactLadder):
         """PSNR in dB below which an image counts as unknown."""
         return float("-inf") if setting == LOSSLESS else float(self.psnr_floor[setting])
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, setting: pixels.size)
     def encode_images(self, pixels: NDArray[np.uint8], setting: int) -> list[Coded]:
         """Images uint8 [B, S, S] coded at setting 0 (lossless) or 1.. (lossy).
 
@@ -85,7 +86,7 @@ class LadderCodec(ExactLadder):
         shown = self._shown(x_hat, inverted)
         return [Coded(payload, setting, image) for payload, image in zip(coder.finish(), shown, strict=True)]
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, setting: pixels.size)
     def latents(self, pixels: NDArray[np.uint8], setting: int) -> list[Tensor]:
         """Distances of the latents from their priors' means, int64 [B, n] per level from the image up."""
         found: list[Tensor] = [torch.zeros(0)] * self.config.levels
@@ -121,13 +122,13 @@ class LadderCodec(ExactLadder):
             context, found = stop.value
         return self.render(context) if found is None else values.to(torch.uint8)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payloads, parameter: len(payloads) * codec.image_size**2)
     def decode_images(self, payloads: Sequence[bytes], parameter: int) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] of payloads of one parameter. Raises Corrupt."""
         setting = self._setting(parameter)
         return self._decode(payloads, setting, setting == LOSSLESS)[1]
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payloads, parameter, whole=True: len(payloads) * codec.image_size**2)
     def preview_images(self, payloads: Sequence[bytes], parameter: int, whole: bool = True) -> NDArray[np.uint8]:
         """Images uint8 [B, S, S] rendered from the latents alone. whole: False if the payloads may be cut.
 

@@ -14,6 +14,7 @@ from ...bitstream.cdf import check_cdf
 from ...bitstream.errors import Corrupt, UnsupportedImage
 from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, scale_tables
 from ...bitstream.numbers import leb128, read_leb128
+from ..exact.guard import guarded
 from ..family import QUALITIES, CodedPhoto
 from . import tiles
 from .base import PhotoCodecBase, Pixels, padded, padded_size
@@ -45,7 +46,7 @@ class PhotoCodec(PhotoCodecBase):
         for table in self._tables():
             check_cdf(table)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, quality, render=True: pixels[:, :, 0].size, floats=True)
     def encode_photo(self, pixels: Pixels, quality: int, render: bool = True) -> CodedPhoto:
         """An image uint8 [H, W, 3] coded at a quality 1..100. render: whether to say what it decodes to."""
         height, width = pixels.shape[:2]
@@ -57,7 +58,7 @@ class PhotoCodec(PhotoCodecBase):
         shown = tiles.joined(height, width, (x_hat for _, x_hat in coded)) if render else None
         return CodedPhoto(payload, quality, shown)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
     def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
         with self.float32():
@@ -84,7 +85,7 @@ class PhotoCodec(PhotoCodecBase):
     def _encode(self, pixels: Pixels, quality: int, render: bool) -> tuple[bytes, Pixels]:
         height, width = pixels.shape[:2]
         x = self.pixels_in(padded(pixels, self.config.multiple))
-        at = torch.tensor([float(quality)], device=self.device)
+        at = torch.tensor([quality], dtype=torch.float32, device=self.device)
         coefficients, features = self.analysis.up(x, at)
         writer, latents = LatentWriter(CLASSES, self._tables()), []
         exact, prior = self._exact(quality), self.prior
@@ -113,7 +114,7 @@ class PhotoCodec(PhotoCodecBase):
             latents.append(self._placed(self._as_float(step, quality), k))
             below = prior.take(step, k, exact)
         reader.finish()
-        at = torch.tensor([float(quality)], device=self.device)
+        at = torch.tensor([quality], dtype=torch.float32, device=self.device)
         return self._render(latents, below, at, height, width)
 
     def _exact(self, quality: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...bitstream.ans import Integers, Stack
 from ...bitstream.errors import Corrupt, Truncated, UnsupportedImage
 from ...bitstream.numbers import leb128, read_leb128
+from ..exact.guard import guarded
 from ..family import COLOUR, GREY, CodedPhoto
 from ..photo.base import PhotoCodecBase
 from .config import CHANNELS, ORDER
@@ -18,6 +19,7 @@ from .model import NEIGHBOURS, PhotoLosslessModel
 from .waves import Wave, Waves, groups, laid_out, taken_back
 
 _AT_ONCE = 1 << 13  # pixels that the encoder computes together
+_WAVES = 8  # a decoder has this much less to compute at once: the waves come one after the other
 _MAX_LANES_LOG2, _LANE_PIXELS_LOG2 = 8, 10
 
 Levels = NDArray[np.uint8]
@@ -48,7 +50,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
         super().check()
         check_tables(self.tables.cpu().numpy())
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, quality=1, render=True: pixels[:, :, 0].size)
     def encode_photo(self, pixels: Levels, quality: int = 1, render: bool = True) -> CodedPhoto:
         """An image uint8 [H, W, 3]. quality: there is one; render: whether to say what it decodes to: itself."""
         grey = bool((pixels == pixels[:, :, :1]).all())
@@ -56,7 +58,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
         payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)
         return CodedPhoto(payload, GREY if grey else COLOUR, pixels if render else None)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payload, parameter, height, width: height * width // _WAVES)
     def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Levels:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
         if parameter not in (COLOUR, GREY):

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...bitstream.coder import StreamDecoder, StreamEncoder
 from ...bitstream.errors import Corrupt, Truncated
 from ...bitstream.numbers import leb128, read_leb128
+from ..exact.guard import guarded
 from ..exact.softmax import cdf_from_frequencies
 from ..family import CodedPhoto
 from ..photo import tiles
@@ -49,7 +50,7 @@ class PhotoVQCodec(PhotoCodecBase):
             if not bool(codebook.isfinite().all()):
                 raise ValueError("code vectors must be finite")
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, quality, render=True: pixels[:, :, 0].size, floats=True)
     def encode_photo(self, pixels: Pixels, quality: int, render: bool = True) -> CodedPhoto:
         """An image uint8 [H, W, 3] coded with `quality` levels, 1..qualities. render: whether to say what it decodes
         to. Raises ValueError for another quality."""
@@ -63,7 +64,7 @@ class PhotoVQCodec(PhotoCodecBase):
         shown = self._joined([indices for _, indices in coded], height, width) if render else None
         return CodedPhoto(payload, quality, shown)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
     def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """The image uint8 [height, width, 3] of a payload of `parameter` levels.
 
@@ -75,7 +76,7 @@ class PhotoVQCodec(PhotoCodecBase):
             raise Corrupt(f"payload: expected {end} bytes, found {len(payload)}")
         return self._decode(streams, height, width)
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """The image uint8 [height, width, 3] of those levels that are whole in a payload's start.
 

@@ -153,9 +153,9 @@ class Synthesis(nn.Module):
 
     def _first(self, batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Mean and features of the first level: nothing."""
-        grid, device = self.config.grid(0, height, width), self.linear.weight.device
+        grid, like = self.config.grid(0, height, width), self.linear.weight
         mean, features = (
-            torch.zeros(batch, channels, *grid, device=device).contiguous(memory_format=torch.channels_last)
+            like.new_zeros(batch, channels, *grid).contiguous(memory_format=torch.channels_last)
             for channels in (self.config.codebooks[0].length, self.config.width)
         )
         return mean, features

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...bitstream.coder import BatchDecoder, BatchEncoder
 from ..exact.export import to_exact
+from ..exact.guard import guarded
 from ..exact.layers import ExactEmbedding
 from ..exact.softmax import TOTAL, cdf_from_frequencies, exp_table, frequencies
 from ..family import INVERTED, Coded, Decoded, still_there, upright
@@ -132,7 +133,7 @@ class VQCodec(nn.Module):
         """Where the weights are."""
         return self.psnr_floor.device
 
-    @torch.inference_mode()
+    @guarded(lambda codec, pixels, levels: pixels.size)
     def encode(self, pixels: NDArray[np.uint8], levels: int) -> tuple[list[bytes], list[Tensor]]:
         """Payloads of a batch of images, and their indices.
 
@@ -148,7 +149,7 @@ class VQCodec(nn.Module):
         indices = choose(steps, self.quantiser, z, self.quantiser.rd_weights.tolist(), push)
         return coder.finish(), indices
 
-    @torch.inference_mode()
+    @guarded(lambda codec, payloads, levels: len(payloads) * codec.image_size**2)
     def decode_indices(self, payloads: Sequence[bytes], levels: int) -> list[Tensor]:
         """Indices int64 [B, P] of every level from payloads of `levels` levels each. Raises Corrupt."""
         coder = BatchDecoder(list(payloads), self.alphabet, self._symbols(levels))
@@ -161,7 +162,7 @@ class VQCodec(nn.Module):
         except StopIteration as stop:
             return stop.value  # type: ignore[no-any-return]
 
-    @torch.inference_mode()
+    @guarded(lambda codec, indices, levels: len(indices[0]) * codec.image_size**2)
     def reconstruct(self, indices: Sequence[Tensor], levels: int) -> NDArray[np.uint8]:
         """Pixels uint8 [B, S, S] from the indices of the first `levels` levels."""
         z_q = self.quantiser.embed(0, indices[0])

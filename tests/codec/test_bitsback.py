@@ -174,6 +174,7 @@ def test_bytes_do_not_hang_on_threads_or_back_ends(
 ) -> None:
     codec = new_codec(likelihood, widths=(40, 36))  # wide enough for int8
     images, payloads, before = suiting(codec, crops[:5]), [], torch.get_num_threads()
+    monkeypatch.setenv("VQCODEC_THREADS", "host")
     try:
         for exact, threads in (("auto", 1), ("auto", 2), ("float64", 2), ("float64", 1)):
             monkeypatch.setenv("VQCODEC_EXACT", exact)

@@ -56,7 +56,8 @@ def reference(codec: VQCodec, images: np.ndarray) -> tuple[list[bytes], np.ndarr
 
 
 @pytest.fixture
-def _threads() -> Iterator[None]:
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("VQCODEC_THREADS", "host")
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -176,6 +176,7 @@ def test_every_setting_gives_the_same_bytes(
         pytest.skip("no exact int8 products here")
     monkeypatch.setenv("VQCODEC_EXACT", "int8" if how == "int8" else "float64")
     if how == "two threads":
+        monkeypatch.setenv("VQCODEC_THREADS", "host")
         torch.set_num_threads(2)
     try:
         with torch.backends.mkldnn.flags(enabled=how != "no oneDNN"):
