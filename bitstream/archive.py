@@ -21,12 +21,15 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, Protocol, runtime_checkable
 
 from . import archive_names, archive_numbers, container
-from .archive_index import BITS_BACK, FILES, KINDS, MAX_EXTRA, MAX_INDEX, BlockInfo, read_index, write_index
+from .archive_index import BITS_BACK, FILES, KINDS, MAX_EXTRA, MAX_INDEX, SOLID, BlockInfo, read_index, write_index
 from .archive_names import Names, checked_name
 from .archive_numbers import MAX_IMAGES, Numbers, Places
 from .errors import Corrupt, NotAVqcodecFile, TooLarge, Truncated, UnsupportedVersion
 
-__all__ = ["BITS_BACK", "FILES", "MAGIC", "VERSION", "Block", "BlockInfo", "Names", "Reader", "Writer", "checked_name"]
+__all__ = [
+    "BITS_BACK", "FILES", "MAGIC", "SOLID", "VERSION", "Block", "BlockInfo", "Names", "Reader", "Writer",
+    "checked_name",
+]  # fmt: skip
 
 MAGIC = b"VQA\x1a"
 VERSION = 1
@@ -40,7 +43,7 @@ class Block:
     """Images coded together. Raises ValueError for values outside the ranges."""
 
     kind: int
-    """FILES or BITS_BACK."""
+    """FILES, BITS_BACK or SOLID."""
     extra: bytes
     """At most 65,535 bytes, defined by the kind."""
     payload: bytes
@@ -50,7 +53,7 @@ class Block:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind of a block: expected {FILES} or {BITS_BACK}, found {self.kind}")
+            raise ValueError(f"kind of a block: expected one of {', '.join(map(str, KINDS))}, found {self.kind}")
         if len(self.extra) > MAX_EXTRA:
             raise ValueError(f"extra bytes of a block: expected at most {MAX_EXTRA}, found {len(self.extra)}")
         if len(self.payload) == 0:

@@ -13,8 +13,9 @@ from .archive_numbers import Numbers, Places
 from .errors import Corrupt, TooLarge, UnsupportedVersion
 from .numbers import leb128
 
-FILES, BITS_BACK = 1, 2
-KINDS = (FILES, BITS_BACK)
+FILES, BITS_BACK, SOLID = 1, 2, 4
+KINDS = {FILES: "files", BITS_BACK: "bits-back", SOLID: "solid"}
+"""Kinds of blocks, and their names."""
 MAX_EXTRA = 0xFFFF
 MAX_INDEX = 1 << 28
 """Bytes of an index once expanded."""
@@ -177,7 +178,9 @@ def _read_kind(fields: _Fields) -> tuple[int, bytes]:
     """A kind of blocks and its extra bytes."""
     kind = fields.u8()
     if kind not in KINDS:
-        raise UnsupportedVersion(f"archive index: found blocks of kind {kind}; this build reads {FILES}, {BITS_BACK}")
+        raise UnsupportedVersion(
+            f"archive index: found blocks of kind {kind}; this build reads {', '.join(map(str, KINDS))}"
+        )
     return kind, fields.take(fields.count("extra bytes", MAX_EXTRA))
 
 

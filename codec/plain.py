@@ -155,9 +155,9 @@ def decode(
         raise Corrupt(f"plain image: method {method}, mode {mode}, {width} x {height} pixels")
     if width * height > max_pixels:
         raise TooLarge(f"image of {width} x {height} pixels, limit {max_pixels}")
-    colour, depth, coded_depth, palette, transparency = _parse_extra(extra, mode)
+    colour, depth, coded_depth, palette, transparency = parse_extra(extra, mode)
     samples = _samples(method, payload, Layout(width, height, coded_depth, colour))
-    pixels = _with_depth(samples, colour, coded_depth, depth)
+    pixels = with_depth(samples, colour, coded_depth, depth)
     if pixels is None:
         raise Corrupt(f"plain image: samples coded with {coded_depth} bits do not fit the image's {depth}")
     stream = payload if method == DEFLATE and depth == coded_depth else b""
@@ -167,17 +167,17 @@ def decode(
 def _candidates(image: PlainImage) -> Iterator[Stored]:
     """Coded forms worth trying; `encode` checks each before it is used."""
     if image.stream:
-        yield Stored(DEFLATE, _extra(image, image.depth), image.stream)
+        yield Stored(DEFLATE, extra_of(image, image.depth), image.stream)
     form = _pillow_form(image)
     if form is not None:
         depth, stream = png_stream(_pillow_png(form, optimise=True))
-        yield Stored(DEFLATE, _extra(image, depth), stream)
+        yield Stored(DEFLATE, extra_of(image, depth), stream)
     for depth, rows in _row_sets(image, form is not None):
-        yield Stored(DEFLATE, _extra(image, depth), deflate(rows, 9))
+        yield Stored(DEFLATE, extra_of(image, depth), deflate(rows, 9))
         if len(rows) <= (LZMA_LIMIT_16 if depth == 16 else SMALL):
-            yield Stored(LZMA, _extra(image, depth), lzma.compress(rows, lzma.FORMAT_RAW, filters=LZMA_FILTERS))
+            yield Stored(LZMA, extra_of(image, depth), lzma.compress(rows, lzma.FORMAT_RAW, filters=LZMA_FILTERS))
     if image.depth <= 8 and max(image.width, image.height) <= WEBP_SIDE:
-        yield Stored(WEBP, _extra(image, image.depth), _to_webp(image.pixels, *_webp_effort(image.pixels)))
+        yield Stored(WEBP, extra_of(image, image.depth), _to_webp(image.pixels, *_webp_effort(image.pixels)))
 
 
 def _row_sets(image: PlainImage, done_by_pillow: bool) -> Iterator[tuple[int, bytes]]:
@@ -247,7 +247,7 @@ def _from_webp(payload: bytes, layout: Layout) -> Samples:
     return samples
 
 
-def _with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Samples | None:
+def with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Samples | None:
     """The same grey levels or palette indices in samples of another depth (both <= 8); None if they do not fit."""
     if depth == new_depth:
         return samples
@@ -260,14 +260,16 @@ def _least_depth(image: PlainImage) -> tuple[int, Samples]:
     """The least coded depth that holds the image, and its samples then."""
     if image.colour in (GREY, PALETTE) and image.depth <= 8:
         for depth in (1, 2, 4):
-            samples = _with_depth(image.pixels, image.colour, image.depth, depth)
+            samples = with_depth(image.pixels, image.colour, image.depth, depth)
             if samples is not None:
                 return depth, samples
     return image.depth, image.pixels
 
 
-def _extra(image: PlainImage, coded_depth: int) -> bytes:
-    """Nothing if the mode says it all, else: depths (log2; image's low, coded high), palette with its size, tRNS."""
+def extra_of(image: PlainImage, coded_depth: int) -> bytes:
+    """Extra bytes of an image whose samples are coded with so many bits.
+
+    Nothing if the mode says it all, else: depths (log2; image's low, coded high), palette with its size, tRNS."""
     if KIND_OF[mode_of(image)] == (image.colour, coded_depth) and image.depth == coded_depth and not _colours(image):
         return b""
     depths = (image.depth.bit_length() - 1) | (coded_depth.bit_length() - 1) << 4
@@ -279,8 +281,8 @@ def _colours(image: PlainImage) -> bytes:
     return count + image.palette + image.transparency
 
 
-def _parse_extra(extra: bytes, mode: str) -> tuple[int, int, int, bytes, bytes]:
-    """(colour type, depth, coded depth, palette, tRNS). Raises Corrupt."""
+def parse_extra(extra: bytes, mode: str) -> tuple[int, int, int, bytes, bytes]:
+    """(colour type, depth, coded depth, palette, tRNS) of extra bytes and the header's mode. Raises Corrupt."""
     colour, depth = KIND_OF[mode]
     if not extra and colour != PALETTE:
         return colour, depth, depth, b"", b""
@@ -304,7 +306,7 @@ def _pillow_form(image: PlainImage) -> Image.Image | None:
         return Image.frombytes("I;16", size, image.pixels.tobytes(), "raw", "I;16B") if grey else None
     if (image.colour, image.depth) == (GREY, 1):
         return Image.frombytes("1", size, pack(image.pixels, 1).tobytes())
-    samples = _with_depth(image.pixels, image.colour, image.depth, 8)
+    samples = with_depth(image.pixels, image.colour, image.depth, 8)
     form = Image.frombytes(MODE_OF[image.colour, 8], size, np.asarray(samples).tobytes())
     if image.palette:
         form.putpalette(image.palette)

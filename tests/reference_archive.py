@@ -89,6 +89,79 @@ def files_of(block: Block) -> list[tuple[int, bytes]]:
     return found
 
 
+@dataclass(frozen=True)
+class SolidImage:
+    """Samples [H, W, channels], and what else PNG would say of the image."""
+
+    samples: np.ndarray
+    mode: int
+    depth: int
+    palette: bytes
+    transparency: bytes
+
+
+CHANNELS = {1: 1, 2: 1, 3: 2, 4: 1, 5: 3, 6: 4, 7: 1, 9: 3, 10: 4, 11: 2}
+
+
+def solid_images_of(block: Block) -> list[SolidImage]:
+    """The images of a SOLID block."""
+    stream = io.BytesIO(block.payload)
+    size = varint(stream)
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": max(4096, min(size, 2**26))}]
+    body = io.BytesIO(lzma.decompress(stream.read(), lzma.FORMAT_RAW, filters=filters))
+    kinds = [(*body.read(2), body.read(varint(body))) for _ in range(varint(body))]
+    count = varint(body)
+    columns = [[varint(body) for _ in range(count)] for _ in range(4)]
+    found = []
+    for kind, more, width, height in zip(*columns, strict=True):
+        found += [solid_image(body, *kinds[kind], width + 1, height + 1) for _ in range(more + 1)]
+    assert len(found) == len(block.numbers)
+    assert not body.read()
+    return found
+
+
+def solid_image(body: io.BytesIO, mode: int, arrangement: int, extra: bytes, width: int, height: int) -> SolidImage:
+    default = {1: 1, 7: 16, 9: 16, 10: 16, 11: 16}.get(mode, 8)
+    depth, coded = (1 << (extra[0] % 16), 1 << extra[0] // 16) if extra else (default, default)
+    colours = 3 * (extra[1] + 1) if mode == 4 else 0
+    begin = 2 if mode == 4 else 1
+    bits = CHANNELS[mode] * coded
+    rows = rows_in_order(body, -(-width * bits // 8), height, max(1, bits // 8), arrangement // 16)
+    for y in range(height):
+        rows[y] = unfiltered(rows[y], rows[y - 1] if y else [0] * len(rows[y]), max(1, bits // 8), arrangement % 8)
+    samples = np.array([row_samples(row, width, CHANNELS[mode], coded) for row in rows], np.int64)
+    if arrangement // 8 % 2:
+        samples[:, :, [0, 2]] = (samples[:, :, [0, 2]] + samples[:, :, 1:2]) % 256
+    unit, coded_unit = (1 if mode == 4 else 255 // (2**d - 1) for d in (depth, coded)) if coded < 16 else (1, 1)
+    samples = samples * coded_unit // unit
+    return SolidImage(samples, mode, depth, extra[begin : begin + colours], extra[begin + colours :])
+
+
+def rows_in_order(body: io.BytesIO, row: int, height: int, pixel: int, order: int) -> list[list[int]]:
+    data = list(body.read(row * height))
+    if order == 0:
+        return [data[y * row : (y + 1) * row] for y in range(height)]
+    if order == 2:
+        return [[data[x * height + y] for x in range(row)] for y in range(height)]
+    plane = row * height // pixel
+    return [[data[x % pixel * plane + (y * row + x) // pixel] for x in range(row)] for y in range(height)]
+
+
+def unfiltered(row: list[int], above: list[int], pixel: int, kind: int) -> list[int]:
+    found: list[int] = []
+    for x, value in enumerate(row):
+        a, b, c = (found[x - pixel], above[x], above[x - pixel]) if x >= pixel else (0, above[x], 0)
+        paeth = min((a, b, c), key=lambda near: abs(a + b - c - near))
+        found.append((value + (0, a, b, (a + b) // 2, paeth)[kind]) % 256)
+    return found
+
+
+def row_samples(row: list[int], width: int, channels: int, depth: int) -> list[list[int]]:
+    bits = "".join(f"{byte:08b}" for byte in row)
+    flat = [int(bits[at : at + depth], 2) for at in range(0, width * channels * depth, depth)]
+    return [flat[x * channels : (x + 1) * channels] for x in range(width)]
+
+
 def images_of(block: Block, weights: Path) -> np.ndarray:
     """Pixels uint8 [N, S, S] of a BITS_BACK block of the model in a weights file."""
     _, config, w = read_weights(weights)

@@ -1,7 +1,9 @@
-"""Payloads of an archive's blocks (FORMAT.md, "Archives"): files, or images of one size in one bits-back stream.
+"""Payloads of an archive's blocks (FORMAT.md, "Archives"): files, images of one size in one bits-back stream, or the
+pixels of many images in one LZMA stream.
 
 FILES      per image: length (varint), tag (0 a .vqc file, 1 an image file as it came), that many bytes
-BITS_BACK  what the model's `pack_images` makes; the block's extra bytes tell mode and model"""
+BITS_BACK  what the model's `pack_images` makes; the block's extra bytes tell mode and model
+SOLID      see `solid`"""
 
 from __future__ import annotations
 
@@ -14,14 +16,24 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...bitstream.archive import BITS_BACK, FILES, Block
+from ...bitstream.archive_index import KINDS
 from ...bitstream.container import KIND_PLAIN, MAGIC, MAX_PIXELS, MODES, VERSION
-from ...bitstream.errors import BitstreamError, Corrupt, ModelMismatch, Truncated, UnsupportedImage, VqcodecError
+from ...bitstream.errors import (
+    BitstreamError,
+    Corrupt,
+    ModelMismatch,
+    TooLarge,
+    Truncated,
+    UnsupportedImage,
+    VqcodecError,
+)
 from ...bitstream.numbers import leb128, read_leb128
 from .. import api, plain
 from ..files import image_of
 from ..images import from_grey_plane
-from ..png import GREY
+from ..png import GREY, PlainImage
 from .library import BUILT_IN, Library, Packer
+from .solid import SolidImages, picture_of
 
 MAX_BITS_BACK = 5000
 """Images of a BITS_BACK block."""
@@ -44,6 +56,11 @@ class Form(NamedTuple):
 
     tag: int
     data: bytes
+
+
+def is_by_model(form: Form) -> bool:
+    """Whether a model coded the image."""
+    return form.tag == CODED and not form.data.startswith(_PLAIN_START)
 
 
 def join_files(forms: Iterable[Form]) -> bytes:
@@ -103,10 +120,10 @@ class Label:
 
 def kind_of(kind: int, extra: bytes) -> tuple[str, str | None, str | None]:
     """Kind of a block in words, its model and its images' mode. Raises Corrupt."""
-    if kind == FILES:
-        return "files", None, None
+    if kind != BITS_BACK:
+        return KINDS[kind], None, None
     label = Label.from_bytes(extra)
-    return "bits-back", label.name, label.mode
+    return KINDS[kind], label.name, label.mode
 
 
 def files_block(numbers: Sequence[int], forms: Sequence[Form]) -> Block:
@@ -133,11 +150,12 @@ class Options:
 class Stored:
     """An image as a block holds it, exactly one of:
 
-    original: an image file as it came.  coded: a .vqc file.  picture: decoded already."""
+    original: an image file as it came.  coded: a .vqc file.  picture, exact: decoded already."""
 
     original: bytes | None = None
     coded: bytes | None = None
     picture: Image.Image | None = None
+    exact: PlainImage | None = None
     options: Options = Options()
 
     def pil(self) -> Image.Image:
@@ -145,6 +163,8 @@ class Stored:
         `decode` raises."""
         if self.picture is not None:
             return self.picture
+        if self.exact is not None:
+            return picture_of(self.exact)
         if self.original is not None:
             source = image_of("image", self.original, self.options.max_pixels)
             if source.exact is not None and source.exact.depth == 16 and source.exact.colour != GREY:
@@ -156,6 +176,8 @@ class Stored:
         """The image as a PNG file, 16-bit colour too. Raises what `pil` raises."""
         if self.picture is not None:
             return plain.from_pil(self.picture).to_png()
+        if self.exact is not None:
+            return self.exact.to_png()
         if self.original is not None:
             source = image_of("image", self.original, self.options.max_pixels)
             return (source.exact or plain.from_pil(source.picture)).to_png()
@@ -164,7 +186,7 @@ class Stored:
     @property
     def by_model(self) -> bool:
         """Whether a model has yet to decode it, which is quicker for many images together."""
-        return self.coded is not None and not self.coded.startswith(_PLAIN_START)
+        return self.coded is not None and is_by_model(Form(CODED, self.coded))
 
     @property
     def _coded(self) -> bytes:
@@ -239,9 +261,28 @@ class OpenPixels:
         return Stored(picture=from_grey_plane(self.pixels[position], self.mode))
 
 
-OpenBlock = OpenFiles | OpenPixels
+class OpenSolid:
+    """A SOLID block that was expanded. nbytes: memory it takes."""
+
+    def __init__(self, block: Block, options: Options) -> None:
+        """Raises Corrupt, Truncated or TooLarge."""
+        self.images = SolidImages(block.payload, len(block.numbers))
+        self.max_pixels = options.max_pixels
+        self.nbytes = self.images.nbytes
+
+    def __getitem__(self, position: int) -> Stored:
+        """Raises Corrupt or TooLarge."""
+        width, height = self.images.size(position)
+        if width * height > self.max_pixels:
+            raise TooLarge(f"image of {width} x {height} pixels, limit {self.max_pixels}")
+        return Stored(exact=self.images[position])
+
+
+OpenBlock = OpenFiles | OpenPixels | OpenSolid
 
 
 def open_block(block: Block, options: Options) -> OpenBlock:
-    """The images of a block, by position. Raises Corrupt, Truncated, or ModelMismatch."""
-    return OpenFiles(block, options) if block.kind == FILES else OpenPixels(block, options)
+    """The images of a block, by position. Raises Corrupt, Truncated, TooLarge, or ModelMismatch."""
+    if block.kind == FILES:
+        return OpenFiles(block, options)
+    return OpenPixels(block, options) if block.kind == BITS_BACK else OpenSolid(block, options)

@@ -18,6 +18,7 @@ from .library import AUTO, BUILT_IN, PLAIN, Library
 from .outputs import whole_file
 from .places import place_of
 from .plan import plan
+from .settle import settled
 from .sources import Item
 from .tasks import Done, Settings, run
 from .workers import in_order
@@ -27,7 +28,7 @@ Target = str | os.PathLike[str] | BinaryIO
 
 @dataclass(frozen=True)
 class Share:
-    """What a way of coding made. kind: "files" or "bits-back"; model: its name; bytes: of payloads."""
+    """What a way of coding made. kind: "files", "bits-back" or "solid"; model: its name; bytes: of payloads."""
 
     kind: str
     model: str | None
@@ -92,7 +93,7 @@ def _write(
     counted = _Counted(stream)
     writer, tally = Writer(counted), _Tally()
     with closing(done()) as parts:
-        for part in parts:
+        for part in settled(parts):
             for block in part.blocks:
                 writer.add(block)
                 tally.add(block)

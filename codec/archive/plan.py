@@ -4,6 +4,7 @@ whoever does the work. Few images are held: those of blocks that are not full ye
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .pictures import plane_of, read_item
 from .sources import Item
 from .tasks import Files, Group, Task
 
+_MAX_FILES_PIXELS = 1 << 24
 _Key = tuple[str, int, tuple[str, ...]]  # mode, side, models
 
 
@@ -33,14 +35,15 @@ def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int
     rest = _Rest()
     sides = {candidate.side for candidate in candidates}
     for number, item in enumerate(items):
-        found = _grey(item, sides, max_pixels)
+        shape = _shape(item)
+        found = _grey(item, shape, max_pixels) if shape and shape[0] == shape[1] and shape[0] in sides else None
         if found is None:
-            yield from rest.add(number, item)
+            yield from rest.add(number, item, shape)
             continue
         mode, plane = found
         key = (mode, len(plane), _that_take(plane, candidates))
         if not key[2]:
-            yield from rest.add(number, item)
+            yield from rest.add(number, item, shape)
             continue
         group = groups.setdefault(key, _Pixels())
         group.add(number, plane)
@@ -67,20 +70,22 @@ class _Pixels:
 
 @dataclass
 class _Rest:
-    """A block of files that is not full yet."""
+    """A block of files that is not full yet. pixels: of its images, which whoever codes them holds."""
 
     numbers: list[int] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     size: int = 0
+    pixels: int = 0
 
-    def add(self, number: int, item: Item) -> Iterator[Files]:
+    def add(self, number: int, item: Item, shape: tuple[int, ...] | None) -> Iterator[Files]:
         """Yields the block if the image would make it too large, or is its last."""
-        size = _size(item)
-        if self.size + size > MAX_FILES_BYTES:
+        size, pixels = _size(item), math.prod(shape or ())
+        if self.size + size > MAX_FILES_BYTES or self.pixels + pixels > _MAX_FILES_PIXELS:
             yield from self.flush()
         self.numbers.append(number)
         self.items.append(item)
         self.size += size
+        self.pixels += pixels
         if len(self.items) == MAX_FILES:
             yield from self.flush()
 
@@ -88,7 +93,7 @@ class _Rest:
         """Yields the block, unless it is empty."""
         if self.items:
             yield Files(tuple(self.numbers), tuple(self.items))
-        self.numbers, self.items, self.size = [], [], 0
+        self.numbers, self.items, self.size, self.pixels = [], [], 0, 0
 
 
 def _size(item: Item) -> int:
@@ -103,18 +108,16 @@ def _that_take(plane: NDArray[np.uint8], candidates: Sequence[Candidate]) -> tup
     return tuple(candidate.source for candidate in fit if binary or not candidate.binary)
 
 
-def _grey(item: Item, sides: set[int], max_pixels: int) -> tuple[str, NDArray[np.uint8]] | None:
-    """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has one of these sides, else None.
+def _grey(item: Item, shape: tuple[int, ...], max_pixels: int) -> tuple[str, NDArray[np.uint8]] | None:
+    """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has the shape of its header, else None.
 
     None also for what cannot be read: that is found out when it is coded."""
-    if not any(_shape(item) == (side, side) for side in sides):
-        return None
     if item.array is not None and item.array.ndim == 2 and item.array.dtype == np.uint8:
         return "L", item.array.copy()  # as it comes by way of Pillow, which takes ten times as long
     with suppress(UnsupportedImage, TooLarge):
         source = read_item(item, max_pixels)
         plane = plane_of(source)
-        return None if plane is None or plane.shape != _shape(item) else (source.picture.mode, plane)
+        return None if plane is None or plane.shape != shape else (source.picture.mode, plane)
     return None
 
 

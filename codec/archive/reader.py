@@ -28,7 +28,7 @@ _Member = tuple[int, int]  # number of an image, and its position in its block
 
 @dataclass(frozen=True)
 class BlockTold:
-    """What the index says of a block. kind: "files" or "bits-back"; bytes: of its payload."""
+    """What the index says of a block. kind: "files", "bits-back" or "solid"; bytes: of its payload."""
 
     number: int
     kind: str

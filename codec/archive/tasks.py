@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +16,20 @@ from ...bitstream.container import MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import Source
 from ..images import from_grey_plane
-from .blocks import CODED, ORIGINAL, Form, bits_back_block, files_block
+from ..png import GREY, RGB, PlainImage, layout_of
+from .blocks import CODED, ORIGINAL, Form, bits_back_block, files_block, is_by_model, join_files
 from .library import AUTO, BUILT_IN, Library, Packer
 from .pictures import JPEG, codable, encode, read_item
+from .solid import MAX_PIXEL_BYTES, Look, Run
+from .solid_search import Family
 from .sources import Item
 
 _FEW = 256  # images of which a FILES block is made too: bits-back coding starts with bits that only many images repay
 _SAMPLE = 64
+_WELL = 0.8  # of what deflate makes of the pixels: below, files are not tried for many images
+_FILES_SAMPLE = 32  # images that are coded as files to see what all would take
+_MANY = 100  # images of one colour type and depth from which on a sample may say that they are better coded together
+_PLAINLY = 0.9  # of what files would take; estimates of what images take together are rather high
 _WORTH = 0.03  # of the bits: what choosing image by image must save, as it takes a pass of every model over all images
 _SWITCH_BITS = 16  # what the index takes, about, where neighbours lie in different blocks
 _SMALL = 1 << 14  # pixels of images that are held, to be coded together
@@ -60,24 +70,63 @@ Task = Files | Group
 
 
 @dataclass(frozen=True)
+class Part:
+    """A block, and the pixels of its images that a solid block may hold as well; without a block, images that are to go
+    to a solid block.
+
+    forms: of all of a FILES block's images, else None; runs: the images that models coded well, one by one, and the
+    others lie in different ones."""
+
+    block: Block | None
+    forms: tuple[Form, ...] | None
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
 class Done:
     """What became of a task of so many images."""
 
     images: int
-    blocks: tuple[Block, ...]
+    parts: tuple[Part, ...]
     notes: tuple[Note, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the parts."""
+        return tuple(part.block for part in self.parts if part.block is not None)
 
 
 def run(settings: Settings, task: Task) -> Done:
     """The blocks of a task. Raises UnsupportedImage for pixels that cannot be stored, ModelMismatch."""
     if isinstance(task, Group):
-        return Done(len(task.numbers), tuple(_group_blocks(task, settings)))
+        return Done(len(task.numbers), tuple(_group_parts(task, settings)))
     notes: list[Note] = []
-    forms = _forms(task.items, settings, notes)
-    return Done(len(task.numbers), (files_block(task.numbers, forms),), tuple(notes))
+    forms, pixels = _forms(task.items, settings, notes)
+    return Done(len(task.numbers), tuple(_parts(task.numbers, forms, pixels)), tuple(notes))
 
 
-def _group_blocks(task: Group, settings: Settings) -> Iterator[Block]:
+def _parts(numbers: Sequence[int], forms: Sequence[Form | None], pixels: Sequence[PlainImage | None]) -> Iterator[Part]:
+    """Of the images that have forms, and of those that have none."""
+    members = list(zip(numbers, forms, pixels, strict=True))
+    coded = [(number, form, image) for number, form, image in members if form is not None]
+    if coded:
+        runs = tuple(_runs([(number, is_by_model(form), image) for number, form, image in coded]))
+        block = files_block([number for number, _, _ in coded], [form for _, form, _ in coded])
+        yield Part(block, tuple(form for _, form, _ in coded), runs)
+    rest = tuple(_runs([(number, False, image) for number, form, image in members if form is None]))
+    if rest:
+        yield Part(None, None, rest)
+
+
+def _runs(members: Sequence[tuple[int, bool, PlainImage | None]]) -> Iterator[Run]:
+    """The images whose pixels are at hand, given by number and whether a model coded them."""
+    there = [(number, image, by_model) for number, by_model, image in members if image is not None]
+    for _, alike in groupby(there, lambda each: (Look.of(each[1]), each[1].pixels.shape, each[2])):
+        found = list(alike)
+        yield Run.of([number for number, _, _ in found], [image for _, image, _ in found])
+
+
+def _group_parts(task: Group, settings: Settings) -> Iterator[Part]:
     """A block per model that is best for some of the images."""
     packers = [settings.library.load(source, settings.device) for source in task.models]
     chosen = _assigned(packers, task.pixels)
@@ -86,16 +135,45 @@ def _group_blocks(task: Group, settings: Settings) -> Iterator[Block]:
         yield _smallest([task.numbers[n] for n in part], task.mode, task.pixels[part], packers[number], settings)
 
 
-def _smallest(
-    numbers: Sequence[int], mode: str, pixels: NDArray[np.uint8], packer: Packer, settings: Settings
-) -> Block:
-    """The images in one stream, or as files if they are few and that is smaller."""
+def _smallest(numbers: Sequence[int], mode: str, pixels: NDArray[np.uint8], packer: Packer, settings: Settings) -> Part:
+    """The images in one stream; or as files if that is smaller, as it may be for few and for those that the model does
+    not know."""
     together = bits_back_block(numbers, mode, pixels, packer)
-    if len(numbers) > _FEW:
-        return together
+    if len(numbers) <= _FEW or _files_may_be_smaller(len(together.payload), mode, pixels, settings):
+        forms = _coded(mode, pixels, settings)
+        single = files_block(numbers, forms)
+        if len(single.payload) < len(together.extra) + len(together.payload):
+            return next(_parts(numbers, forms, [_exact(plane, mode) for plane in pixels]))
+    return Part(together, None, (_run_of(numbers, pixels, mode),))
+
+
+def _files_may_be_smaller(size: int, mode: str, pixels: NDArray[np.uint8], settings: Settings) -> bool:
+    """Whether some of many images say that files may take less than `size`; not asked where the model does well."""
+    if size < _WELL * len(zlib.compress(pixels.tobytes(), 1)):
+        return False
+    sample = pixels[np.unique(np.linspace(0, len(pixels) - 1, _FILES_SAMPLE).astype(np.int64))]
+    return len(join_files(_coded(mode, sample, settings))) * len(pixels) < size * len(sample)
+
+
+def _coded(mode: str, pixels: NDArray[np.uint8], settings: Settings) -> list[Form]:
+    """A file of each of the images uint8 [N, S, S]."""
     sources = [Source(from_grey_plane(plane, mode), None, plane.nbytes) for plane in pixels]
-    single = files_block(numbers, [Form(CODED, blob) for blob in encode(sources, settings.model, settings.device)])
-    return min(together, single, key=lambda block: len(block.extra) + len(block.payload))
+    return [Form(CODED, blob) for blob in encode(sources, settings.model, settings.device)]
+
+
+def _exact(plane: NDArray[np.uint8], mode: str) -> PlainImage:
+    """Grey pixels uint8 [S, S] as PNG holds an image of the mode."""
+    if mode == "1":
+        return PlainImage((plane[:, :, None] >= 128).astype(np.uint8), 1, GREY)
+    return (
+        PlainImage(np.repeat(plane[:, :, None], 3, 2), 8, RGB)
+        if mode == "RGB"
+        else PlainImage(plane[:, :, None], 8, GREY)
+    )
+
+
+def _run_of(numbers: Sequence[int], pixels: NDArray[np.uint8], mode: str) -> Run:
+    return Run.of(numbers, [_exact(plane, mode) for plane in pixels])
 
 
 def _assigned(packers: Sequence[Packer], pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -132,36 +210,73 @@ def _cheapest_path(costs: NDArray[np.float64]) -> NDArray[np.int64]:
     return path
 
 
-def _forms(items: Sequence[Item], settings: Settings, notes: list[Note]) -> list[Form]:
-    """The form that every image takes in a FILES block; notes: of those that cannot be read."""
+def _forms(
+    items: Sequence[Item], settings: Settings, notes: list[Note]
+) -> tuple[list[Form | None], list[PlainImage | None]]:
+    """The form that every image takes in a FILES block, None for those that are plainly better coded together; and the
+    pixels of those that may be stored otherwise.
+
+    notes: of those that cannot be read."""
     forms: dict[int, Form] = {}
     small: dict[int, Source] = {}
+    pixels: list[PlainImage | None] = [None] * len(items)
     for number, item in enumerate(items):
         try:
-            form = _form(item, settings)
+            form, source = _form(item, settings)
         except (UnsupportedImage, TooLarge) as error:
-            form = _as_it_came(item, error, notes)
-        if isinstance(form, Form):
+            forms[number] = _as_it_came(item, error, notes)
+            continue
+        pixels[number] = None if source is None else _worth_keeping(source)
+        if form is not None:
             forms[number] = form
-        else:
-            small[number] = form
+        elif source is not None:
+            small[number] = source
+    small = {number: small[number] for number in _alone(small, settings)}
     blobs = encode(list(small.values()), settings.model, settings.device)
     forms |= {number: _smaller(items[number], blob) for number, blob in zip(small, blobs, strict=True)}
-    return [forms[number] for number in range(len(items))]
+    return [forms.get(number) for number in range(len(items))], pixels
 
 
-def _form(item: Item, settings: Settings) -> Form | Source:
-    """The form of an image, or the image if it is small: models code them together.
+def _alone(small: dict[int, Source], settings: Settings) -> Iterator[int]:
+    """The small images but those that are plainly better coded together, as a sample of many tells."""
+    kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, source in small.items():
+        assert source.exact is not None
+        kinds[source.exact.colour, source.exact.depth].append(number)
+    for numbers in kinds.values():
+        if len(numbers) < _MANY or not _plainly_together([small[number] for number in numbers], settings):
+            yield from numbers
+
+
+def _plainly_together(sources: Sequence[Source], settings: Settings) -> bool:
+    together = Family(_runs([(number, False, source.exact) for number, source in enumerate(sources)])).sampled
+    sample = [sources[n] for n in np.unique(np.linspace(0, len(sources) - 1, _FILES_SAMPLE).astype(np.int64))]
+    blobs = encode(sample, settings.model, settings.device)
+    alone = sum(min(len(blob), source.size) for blob, source in zip(blobs, sample, strict=True))
+    return together < _PLAINLY * alone * len(sources) / len(sample)
+
+
+def _worth_keeping(source: Source) -> PlainImage | None:
+    """The pixels of an image without its compressed stream; None if they are too many for a solid block."""
+    exact = source.exact
+    if exact is None or layout_of(exact).size > MAX_PIXEL_BYTES:
+        return None
+    return replace(exact, stream=b"")
+
+
+def _form(item: Item, settings: Settings) -> tuple[Form | None, Source | None]:
+    """The form of an image, None if it is small, as models code those together; and the image, unless it is kept as it
+    came in any case.
 
     Raises UnsupportedImage or TooLarge if it cannot be read or coded."""
     source = read_item(item, settings.max_pixels)
     if item.file is not None and item.file.startswith(JPEG):
         # Its pixels, stored losslessly, take several times as much and seconds to code.
-        return Form(ORIGINAL, item.file)
+        return Form(ORIGINAL, item.file), None
     source = codable(source)
     if source.picture.width * source.picture.height <= _SMALL:
-        return source
-    return _smaller(item, encode([source], settings.model, settings.device)[0])
+        return None, source
+    return _smaller(item, encode([source], settings.model, settings.device)[0]), source
 
 
 def _smaller(item: Item, blob: bytes) -> Form:

@@ -198,7 +198,7 @@ def test_places_of_images_that_are_not_there(image: int | str, error: type[Excep
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ((3, b"", b"x", [0]), "kind of a block: expected 1 or 2, found 3"),
+        ((3, b"", b"x", [0]), "kind of a block: expected one of 1, 2, 4, found 3"),
         ((FILES, bytes(0x10000), b"x", [0]), "extra bytes of a block"),
         ((FILES, b"", b"", [0]), "payload of a block"),
         ((FILES, b"", b"x", []), "numbers of a block"),
