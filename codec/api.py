@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from ..bitstream import container
-from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
-from ..bitstream.errors import Corrupt, UnsupportedImage
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
+from ..bitstream.errors import Corrupt, TooLarge, UnsupportedImage
 from . import models, photographs, plain
 from .choice import DEFAULT_QUALITY, best_lossless, best_lossy, candidates, plain_is_smaller, planes_of
 from .family import Meaning, meaning
@@ -29,6 +30,7 @@ DRAWING_BITS = 1.0
 """An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
 TINY_BYTES = 256
 """A plain file of fewer is not worth loading a model: its own headers take some 60."""
+_SMALL_BYTES = 1 << 20  # of memory, that any image may take
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -231,10 +233,16 @@ def encode_plain(image: PlainImage) -> bytes:
 
 
 def decode(
-    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: bytes,
+    output: Output = "pil",
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> Any:
     """The image of a vqcodec file; `decode_batch` says the rest."""
-    return decode_batch([blob], output, model, device, max_pixels)[0]
+    return decode_batch([blob], output, model, device, max_pixels, max_bytes=max_bytes)[0]
 
 
 def decode_batch(
@@ -244,22 +252,25 @@ def decode_batch(
     device: str = "cpu",
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> list[Any]:
     """The images of vqcodec files, in order.
 
     output: "pil" (Pillow images), "numpy" (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for
-    files of a model that is not built in. Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a
-    model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
+    files of a model that is not built in. max_pixels, max_bytes: pixels of an image, and bytes of its samples once
+    decoded (one for each of up to 8 bits, two above), beyond which TooLarge is raised before anything is decoded.
+    Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
     images: list[Any] = [None] * len(blobs)
     groups: dict[tuple[str, int], list[tuple[int, Header, bytes]]] = defaultdict(list)
     loaded: dict[str, Model] = {}
     for number, blob in enumerate(blobs):
-        header, payload = container.read(blob, max_pixels)
+        header, payload = container.read(blob, max_pixels, max_bytes)
         if isinstance(header, PlainHeader):
-            images[number] = from_pil(_plain_pil(header, payload, max_pixels), output)
+            images[number] = from_pil(_plain_pil(header, payload, max_pixels, max_bytes), output)
             progress(1)
-        elif (chosen := _model_of(header, model, device)).photographs:
+        elif (chosen := _model_of(header, model, device, max_pixels, max_bytes)).photographs:
             assert isinstance(header, ModelHeader)
             images[number] = from_pil(photographs.decode(header, payload, chosen), output)
             progress(1)
@@ -277,17 +288,23 @@ def decode_batch(
 
 
 def preview(
-    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: bytes,
+    output: Output = "pil",
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[Any, bool]:
     """A lossy preview from the start of a file, which may have been cut, and whether the whole file was there.
 
     Of a Ladder VAE the latents alone are rendered, of a VQ-VAE the first level. A file that is cut has no checksum any
     more: the preview is then what the bytes say, and Truncated is raised if they do not say enough. Raises what
     `decode` raises, and UnsupportedImage for plain files, which have no preview."""
-    header, payload, whole = container.read_start(blob, max_pixels)
+    header, payload, whole = container.read_start(blob, max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
         raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
-    chosen = _model_of(header, model, device)
+    chosen = _model_of(header, model, device, max_pixels, max_bytes)
     if chosen.photographs:
         assert isinstance(header, ModelHeader)
         return from_pil(photographs.decode(header, payload, chosen, preview=True), output), whole
@@ -295,12 +312,19 @@ def preview(
     return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
 
-def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
+def decode_to_png(
+    blob: bytes,
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> bytes:
     """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
-    header, payload = container.read(blob, max_pixels)
+    header, payload = container.read(blob, max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
-        return _plain_image(header, payload, max_pixels).to_png()
-    image = decode(blob, "pil", model, device, max_pixels)
+        return _plain_png(header, payload, max_pixels, max_bytes)
+    image = decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes)
     if any(image.info.get(key) for key in ("icc_profile", "exif")):  # of photographs, on request
         return saved_png(image)
     return plain.from_pil(image).to_png()
@@ -314,12 +338,20 @@ def saved_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
+def info(
+    blob: bytes,
+    max_pixels: int = MAX_PIXELS,
+    whole: bool = True,
+    model: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> Info:
     """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
 
     whole: False for a file that may have been cut: its header is believed without a checksum. model: weights file of a
     model that is not built in."""
-    header, payload = container.read(blob, max_pixels) if whole else container.read_start(blob, max_pixels)[:2]
+    read = container.read if whole else container.read_start
+    header, payload = read(blob, max_pixels, max_bytes)[:2]
     sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
         method = plain.METHODS.get(header.method, f"unknown ({header.method})")
@@ -332,6 +364,8 @@ def info(blob: bytes, max_pixels: int = MAX_PIXELS, whole: bool = True, model: s
     side = description.config.get("image_size", 28) if description else 28
     told = meaning(description.family, description.config, header.parameter) if description else None
     general = isinstance(header, ModelHeader)
+    if not general:
+        container.check_size(told.mode if told else "L", side, side, max_pixels, max_bytes, "image size")
     return Info(
         "model" if general else "compact model",
         f"{name}, {_in_words(told)}",
@@ -353,14 +387,19 @@ def _in_words(told: Meaning | None) -> str:
     return "lossless" if told.lossless else f"{'rate' if told.of < 100 else 'quality'} {told.setting} of {told.of}"
 
 
-def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
-    """The model of a file. Raises ModelMismatch, and Corrupt if the header asks for what the model does not have."""
+def _model_of(
+    header: CompactHeader | ModelHeader, model: str | None, device: str, max_pixels: int, max_bytes: int
+) -> Model:
+    """The model of a file. Raises ModelMismatch, Corrupt if the header asks for what the model does not have, and
+    TooLarge for a compact file whose model's size is beyond the limits."""
     if isinstance(header, ModelHeader) and not header.model_id:
         found = models.load_named(header.name, header.weights_prefix, model, device)
     else:
         found = models.load_number(header.model_id, header.weights_prefix, device)
     meaning(found.description.family, found.description.config, header.parameter)
-    _mode(header, found)
+    mode = _mode(header, found)
+    if isinstance(header, CompactHeader):
+        container.check_size(mode, *found.size, max_pixels, max_bytes, f"images of {found.name}")
     return found
 
 
@@ -380,13 +419,20 @@ def _mode(header: Header, model: Model) -> str:
     return header.mode
 
 
-def _plain_image(header: PlainHeader, payload: bytes, max_pixels: int) -> PlainImage:
-    return plain.decode(header.method, header.extra, payload, header.width, header.height, header.mode, max_pixels)
+def _plain_png(header: PlainHeader, payload: bytes, max_pixels: int, max_bytes: int) -> bytes:
+    size = header.width, header.height
+    return plain.to_png(header.method, header.extra, payload, *size, header.mode, max_pixels, max_bytes)
 
 
-def _plain_pil(header: PlainHeader, payload: bytes, max_pixels: int) -> Image.Image:
+def _plain_pil(header: PlainHeader, payload: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
+    """Raises UnsupportedImage for 16-bit colour, and what `plain.to_png` raises."""
     if header.mode.endswith(";16") and header.mode != "I;16":
         raise UnsupportedImage(f"mode {header.mode}: Pillow cannot hold 16-bit colour; decode_to_png keeps every bit")
-    image = Image.open(io.BytesIO(_plain_image(header, payload, max_pixels).to_png()))
+    # Pillow has 8 bytes for every row besides its pixels, of 1, 2 or 4 bytes, in whole words.
+    rows = header.height * (8 + header.width * min(4, 2 * container.SAMPLE_BYTES[header.mode]))
+    if rows > 4 * max_bytes + _SMALL_BYTES:
+        raise TooLarge(f"image of {header.width} x {header.height} pixels: too many rows for Pillow, limit {max_bytes}")
+    # The plug-in's class rather than Image.open, whose own limit of pixels is the host's to set.
+    image = PngImageFile(io.BytesIO(_plain_png(header, payload, max_pixels, max_bytes)))
     image.load()
     return image

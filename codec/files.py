@@ -15,9 +15,10 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
-from ..bitstream.container import MAX_PIXELS
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS
 from ..bitstream.errors import BitstreamError, TooLarge, UnsupportedImage, VqcodecError
 from . import api
+from .images import bytes_of
 from .png import SIGNATURE, PlainImage
 
 SUFFIX = ".vqc"
@@ -54,14 +55,14 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """An image file of any format that Pillow reads. Raises FileError, UnsupportedImage or TooLarge."""
-    return image_of(str(path), read_bytes(path), max_pixels)
+    return image_of(str(path), read_bytes(path), max_pixels, max_bytes)
 
 
-def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
+def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """The same for the bytes of a file. name: for messages."""
-    exact = PlainImage.from_png(data, max_pixels) if data.startswith(SIGNATURE) else None
+    exact = PlainImage.from_png(data, max_pixels, max_bytes) if data.startswith(SIGNATURE) else None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -69,6 +70,8 @@ def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
             picture: Image.Image = PngImageFile(io.BytesIO(data)) if exact else Image.open(io.BytesIO(data))
             if picture.width * picture.height > max_pixels:
                 raise TooLarge(f"{name}: {picture.width} x {picture.height} pixels, limit {max_pixels}")
+            if bytes_of(picture) > max_bytes:
+                raise TooLarge(f"{name}: {bytes_of(picture)} bytes once decoded, limit {max_bytes}")
             if getattr(picture, "n_frames", 1) > 1:
                 raise UnsupportedImage(f"{name} has several frames; vqcodec stores still images")
             turned = picture.getexif().get(_ORIENTATION, 1) != 1
@@ -93,11 +96,12 @@ def compress(
     max_pixels: int = MAX_PIXELS,
     bpp: float | None = None,
     metadata: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[bytes, Source]:
     """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included.
 
     Other arguments as for `api.encode_batch`."""
-    image = read_image(source, max_pixels)
+    image = read_image(source, max_pixels, max_bytes)
     exact = image.exact
     if exact is None:
         return api.encode(image.picture, model, lossless, quality, device, bpp, metadata), image
@@ -115,18 +119,30 @@ def compress(
     return blob or plain(), image
 
 
-def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:
+def image_bytes(
+    blob: bytes,
+    target: Path,
+    model: str | None,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> bytes:
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
     if _format_of(target) == "PNG":
-        return api.decode_to_png(blob, model, device, max_pixels)
-    return saved(api.decode(blob, "pil", model, device, max_pixels), target)
+        return api.decode_to_png(blob, model, device, max_pixels, max_bytes=max_bytes)
+    return saved(api.decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes), target)
 
 
 def preview_bytes(
-    blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS
+    blob: bytes,
+    target: Path,
+    model: str | None,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[bytes, bool]:
     """The same for the preview of a file that may have been cut, and whether all of it was there."""
-    image, whole = api.preview(blob, "pil", model, device, max_pixels)
+    image, whole = api.preview(blob, "pil", model, device, max_pixels, max_bytes=max_bytes)
     return saved(image, target), whole
 
 

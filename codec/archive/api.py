@@ -10,7 +10,7 @@ from itertools import islice
 from typing import cast
 
 from ...bitstream.archive import MAGIC, Names
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import Corrupt
 from .. import files
 from ..files import FileError
@@ -43,6 +43,7 @@ def pack(
     device: str = "cpu",
     force: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
     skip: Skip = lambda name, reason: None,
     note: Skip = lambda name, reason: None,
@@ -56,21 +57,27 @@ def pack(
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
-        sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels)
+        sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels, max_bytes)
     return packing.pack(
         cast(Iterable[Item], sources), target, model=model, jobs=jobs, ray=ray, device=device, force=force,
-        max_pixels=max_pixels, progress=progress, note=note,
+        max_pixels=max_pixels, max_bytes=max_bytes, progress=progress, note=note,
     )  # fmt: skip
 
 
-def open_for(target: AnyPath, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
+def open_for(
+    target: AnyPath,
+    paths: Sequence[AnyPath],
+    skip: Skip,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Sources:
     """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
     the target is one of the sources."""
     for path in paths:
         text = os.fspath(path)
         if _same_file(text.removeprefix("@"), target):
             raise FileError(f"{text} is both source and output; name another output")
-    return open_sources(paths, skip, max_pixels, leave_out=target)
+    return open_sources(paths, skip, max_pixels, leave_out=target, max_bytes=max_bytes)
 
 
 def _same_file(one: AnyPath, other: AnyPath) -> bool:
@@ -91,12 +98,13 @@ def unpack(
     keep_going: bool = False,
     jobs: int = 1,
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Unpacked:
     """Unpack an archive's images into a folder of image files, or one .npy, .npz or IDX file (see `sinks`).
 
     The target appears whole or not at all. source: a path or URL; or an open archive, which knows model, device and
-    max_pixels. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
+    limits. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
     in. keep_going: leave damaged blocks out and return them, instead of raising. jobs: processes, 0 for one per core.
     progress: called with the number of
     images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
@@ -105,7 +113,7 @@ def unpack(
         return _unpack(source, target, only, force, keep_going, jobs, progress)
     if _same_file(source, target):
         raise FileError(f"{os.fspath(target)} is the archive itself; name another output")
-    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
+    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive:
         return _unpack(archive, target, only, force, keep_going, jobs, progress)
 
 

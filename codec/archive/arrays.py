@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
 from ..idx import read_shape
@@ -111,21 +111,23 @@ class ArrayFile:
                         yield "/".join(filter(None, (label, name))), image
 
 
-def array_file(place: Place, skip: Skip, max_pixels: int = MAX_PIXELS) -> ArrayFile | None:
+def array_file(
+    place: Place, skip: Skip, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> ArrayFile | None:
     """The arrays in a file, None if it is no IDX, .npy or .npz file (by its first bytes, not its name).
 
     skip: told of members of a .npz that are no arrays. Raises UnsupportedImage for arrays that are no images (see
-    `_stack`), TooLarge for more than max_pixels or MAX_IMAGES, FileError for a damaged or hostile file."""
+    `_stack`), TooLarge for more than max_pixels, max_bytes or MAX_IMAGES, FileError for a damaged or hostile file."""
     with reading(str(place)), place.open() as file:
         start = file.read(len(NPY))
         file.seek(0)
         if start.startswith(ZIP):
-            return _zip_file(place, file, skip, max_pixels)
+            return _zip_file(place, file, skip, max_pixels, max_bytes)
         unpack, most = (_gunzipped, _MAX_RATIO * place.size()) if start.startswith(GZIP) else (_as_it_is, place.size())
         with unpack(file, "") as stream:
             if not _is_array(stream.read(len(NPY))):
                 return None
-            stack = _stack(str(place), stream, most, max_pixels)
+            stack = _stack(str(place), stream, most, max_pixels, max_bytes)
     return ArrayFile(place, {"": stack}, unpack)
 
 
@@ -145,7 +147,7 @@ def _unzipped(file: BinaryIO, label: str) -> BinaryIO:
     return cast(BinaryIO, zipfile.ZipFile(file).open(f"{label}.npy"))
 
 
-def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> ArrayFile:
+def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int, max_bytes: int) -> ArrayFile:
     members = {}
     with zipfile.ZipFile(file) as archive:
         for info in _checked_members(place, archive.infolist()):
@@ -154,7 +156,8 @@ def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> Arra
                 skip(f"{place}/{info.filename}", "no array")
                 continue
             with archive.open(info) as stream:
-                members[label] = _stack(f"{place}/{label}", cast(BinaryIO, stream), info.file_size, max_pixels)
+                found = cast(BinaryIO, stream)
+                members[label] = _stack(f"{place}/{label}", found, info.file_size, max_pixels, max_bytes)
     if not members:
         raise UnsupportedImage(f"{place}: a zip file without arrays (.npy) in it")
     return ArrayFile(place, members, _unzipped)
@@ -187,7 +190,7 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return _NPY_HEADERS[version](stream)
 
 
-def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
+def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int, max_bytes: int) -> Stack:
     """The images in an array: uint8 or bool [H, W] or [N, H, W], uint16 the same, uint8 [N, H, W, 1 to 4].
 
     most: bytes that the stream can hold."""
@@ -204,13 +207,15 @@ def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
         raise UnsupportedImage(f"{told} holds no images")
     single = len(shape) == 2
     stack = Stack(path, 1 if single else shape[0], shape if single else shape[1:], dtype, turned, single)
-    _check_size(stack, told, most - stream.tell(), max_pixels)
+    _check_size(stack, told, most - stream.tell(), max_pixels, max_bytes)
     return stack
 
 
-def _check_size(stack: Stack, told: str, most: int, max_pixels: int) -> None:
+def _check_size(stack: Stack, told: str, most: int, max_pixels: int, max_bytes: int) -> None:
     if stack.count > MAX_IMAGES or math.prod(stack.shape[:2]) > max_pixels:
         raise TooLarge(f"{told}: at most {MAX_IMAGES} images of {max_pixels} pixels can be read")
+    if stack.image_bytes > max_bytes:
+        raise TooLarge(f"{told}: images of at most {max_bytes} bytes can be read")
     if stack.count * stack.image_bytes > most:
         raise UnsupportedImage(f"{told}: the file has fewer bytes")
     if stack.turned and stack.count * stack.image_bytes > _MAX_TURNED:

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..images import is_binary
 from ..png import SIGNATURE
-from .blocks import MAX_BITS_BACK, MAX_FILES, MAX_FILES_BYTES
+from .blocks import MAX_BITS_BACK, MAX_BLOCK_BYTES, MAX_FILES, MAX_FILES_BYTES
 from .library import Candidate
 from .pictures import plane_of, read_item
 from .sources import Item
@@ -27,7 +27,12 @@ from .tasks import Files, Group, Task
 _Key = tuple[str, int, tuple[str, ...]]  # mode, side, models
 
 
-def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int = MAX_PIXELS) -> Iterator[Task]:
+def plan(
+    items: Iterable[Item],
+    candidates: Sequence[Candidate],
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Iterator[Task]:
     """Tasks that hold the images, numbered from 0 as they come.
 
     Grey images of the size of candidates go to groups by mode and by the candidates that may take them, all others to
@@ -36,7 +41,7 @@ def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int
     rest = _Rest()
     sides = {candidate.side for candidate in candidates}
     for number, item in enumerate(items):
-        found = _grey(item, sides, max_pixels)
+        found = _grey(item, sides, max_pixels, max_bytes)
         if found is None:
             yield from rest.add(number, item)
             continue
@@ -47,7 +52,7 @@ def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int
             continue
         group = groups.setdefault(key, _Pixels())
         group.add(number, plane)
-        if len(group.numbers) == MAX_BITS_BACK:
+        if len(group.numbers) == min(MAX_BITS_BACK, max(1, MAX_BLOCK_BYTES // plane.nbytes)):
             yield groups.pop(key).task(key)
     yield from (group.task(key) for key, group in groups.items())
     yield from rest.flush()
@@ -106,7 +111,9 @@ def _that_take(plane: NDArray[np.uint8], candidates: Sequence[Candidate]) -> tup
     return tuple(candidate.source for candidate in fit if binary or not candidate.binary)
 
 
-def _grey(item: Item, sides: set[int], max_pixels: int) -> tuple[str, NDArray[np.uint8]] | None:
+def _grey(
+    item: Item, sides: set[int], max_pixels: int, max_bytes: int
+) -> tuple[str, NDArray[np.uint8]] | None:
     """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has one of these sides, else None.
 
     None also for what cannot be read: that is found out when it is coded."""
@@ -115,7 +122,7 @@ def _grey(item: Item, sides: set[int], max_pixels: int) -> tuple[str, NDArray[np
     if item.array is not None and item.array.ndim == 2 and item.array.dtype == np.uint8:
         return "L", item.array.copy()  # as it comes by way of Pillow, which takes ten times as long
     with suppress(UnsupportedImage, TooLarge):
-        source = read_item(item, max_pixels)
+        source = read_item(item, max_pixels, max_bytes)
         plane = plane_of(source)
         return None if plane is None or plane.shape != _shape(item) else (source.picture.mode, plane)
     return None

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast, overload
 
 from ...bitstream.archive import Block, Names, Reader
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import BitstreamError, ModelMismatch, VqcodecError
 from ..files import FileError
 from ..images import Output, from_pil
@@ -61,7 +61,8 @@ class Archive(Sequence[Any]):
     """The images of an archive, by number, slice or name; they are read from the file when they are asked for.
 
     source: a path, a URL that fsspec knows, or a stream that can seek. model: weights file for blocks of a model that
-    is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks that are kept after use.
+    is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks that are kept after use. max_pixels,
+    max_bytes: limits of an image, as for `decode`, beyond which TooLarge is raised.
 
     It serves as a map-style data set of torch (DataLoader needs no base class): workers open the file for themselves,
     if it was given by path or URL. Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in
@@ -77,12 +78,13 @@ class Archive(Sequence[Any]):
         max_pixels: int = MAX_PIXELS,
         cache_bytes: int = 1 << 28,
         library: Library = BUILT_IN,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         if output not in ("pil", "numpy", "torch"):
             raise ValueError(f"output must be 'pil', 'numpy' or 'torch', found {output!r}")
         self._path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         self._given = None if isinstance(source, str | os.PathLike) else source
-        self._options = Options(model, device, max_pixels, library)
+        self._options = Options(model, device, max_pixels, library, max_bytes)
         self._output: Output = output
         self._cache_bytes = cache_bytes
         self._open()

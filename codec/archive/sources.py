@@ -22,9 +22,10 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 
 from ...bitstream.archive import checked_name
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import UnsupportedImage
 from ..files import FileError
+from ..images import bytes_of
 from ..png import SIGNATURE
 from .arrays import ArrayFile, array_file, reading
 from .places import Local, Place, Skip, is_url, place_of
@@ -71,6 +72,7 @@ def open_sources(
     skip: Skip = lambda name, reason: None,
     max_pixels: int = MAX_PIXELS,
     leave_out: str | os.PathLike[str] | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Sources:
     """The images of sources, in order; see the top of this file. Folders are listed and headers read at once.
 
@@ -83,7 +85,7 @@ def open_sources(
     for number, label in enumerate(labels):
         if several and label in labels[:number]:
             raise FileError(f"{texts[labels.index(label)]} and {texts[number]} would both be called {label!r}")
-    opener = _Opener(skip, max_pixels, leave_out)
+    opener = _Opener(skip, max_pixels, leave_out, max_bytes)
     parts = tuple(opener.open(text, label, several) for text, label in zip(texts, labels, strict=True))
     return Sources(sum(part.total for part in parts), texts, parts)
 
@@ -113,6 +115,7 @@ class _Opener:
     skip: Skip
     max_pixels: int
     leave_out: str | os.PathLike[str] | None
+    max_bytes: int
 
     def open(self, text: str, label: str, several: bool) -> _Part:
         """A source, whatever it is."""
@@ -125,7 +128,7 @@ class _Opener:
             raise FileError(f"cannot read {text}: no such file or folder")
         if kind == "folder":
             return self._folder(place, prefix)
-        arrays = array_file(place, self.skip, self.max_pixels)
+        arrays = array_file(place, self.skip, self.max_pixels, self.max_bytes)
         if arrays is None:
             return _Part(1, lambda: self._files([(place.name, place)], "", _refuse))
         return _Part(arrays.total, lambda: _array_items(arrays, prefix, label))
@@ -156,7 +159,7 @@ class _Opener:
         """The image files among files, given with their names."""
         for name, place in files:
             try:
-                item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels))
+                item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels, self.max_bytes))
             except (FileError, UnsupportedImage, ValueError) as error:  # ValueError: a name that no archive can hold
                 skip(str(place), str(error))
             else:
@@ -192,13 +195,13 @@ def _name_of(path: str) -> str:
     return "/".join(part for part in parts if part not in ("..", ".", "/", os.sep))
 
 
-def _image_file(place: Place, max_pixels: int) -> bytes:
+def _image_file(place: Place, max_pixels: int, max_bytes: int) -> bytes:
     """The bytes of an image file, after a look at its header. Raises FileError, or UnsupportedImage with the reason."""
     if place.size() > _MAX_FILE:
         raise UnsupportedImage(f"more than {_MAX_FILE} bytes")
     with place.open() as stream:
         try:
-            _check_header(stream, max_pixels)
+            _check_header(stream, max_pixels, max_bytes)
             stream.seek(0)
             return stream.read()
         except UnidentifiedImageError as error:
@@ -207,8 +210,8 @@ def _image_file(place: Place, max_pixels: int) -> bytes:
             raise UnsupportedImage(f"damaged image: {error}") from error
 
 
-def _check_header(stream: BinaryIO, max_pixels: int) -> None:
-    """Raises UnsupportedImage for too many pixels, or what Pillow raises for no image. No pixels are decoded."""
+def _check_header(stream: BinaryIO, max_pixels: int, max_bytes: int) -> None:
+    """Raises UnsupportedImage for too many pixels or bytes, or what Pillow raises for no image. No pixels are decoded."""
     is_png = stream.read(len(SIGNATURE)) == SIGNATURE
     stream.seek(0)
     with warnings.catch_warnings():
@@ -217,3 +220,5 @@ def _check_header(stream: BinaryIO, max_pixels: int) -> None:
         image: Image.Image = PngImageFile(stream) if is_png else Image.open(stream)
         if image.width * image.height > max_pixels:
             raise UnsupportedImage(f"{image.width} x {image.height} pixels, limit {max_pixels}")
+        if bytes_of(image) > max_bytes:
+            raise UnsupportedImage(f"{bytes_of(image)} bytes once decoded, limit {max_bytes}")

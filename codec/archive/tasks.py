@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bitstream.archive import Block
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import Source
 from ..images import from_grey_plane
@@ -36,6 +36,7 @@ class Settings:
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     library: Library = BUILT_IN
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def _form(item: Item, settings: Settings) -> Form | Source:
     """The form of an image, or the image if it is small: models code them together.
 
     Raises UnsupportedImage or TooLarge if it cannot be read or coded."""
-    source = read_item(item, settings.max_pixels)
+    source = read_item(item, settings.max_pixels, settings.max_bytes)
     if item.file is not None and item.file.startswith(JPEG):
         # Its pixels, stored losslessly, take several times as much and seconds to code.
         return Form(ORIGINAL, item.file)
