@@ -6,6 +6,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Real
@@ -140,10 +141,12 @@ def encode_with_models(
     for number in large:
         size = partial(plain_size or size_if_plain, number)
         if lossless or keeps:
-            blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
+            with suppress(photographs.TooFlat):
+                blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
         else:
             tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
-            blobs[number] = _photograph(images[number], tried, wish, size, device)
+            with suppress(photographs.TooFlat):  # it is stored plain, in fewer bytes still
+                blobs[number] = _photograph(images[number], tried, wish, size, device)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)

@@ -21,8 +21,8 @@ class ConfigError(VqcodecError):
 
 
 def from_dict(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """Dataclass of type `kind` from plain values, nested ones too; unknown keys, wrong types, numbers that are not
-    finite or beyond 2^53, and values that the dataclass refuses raise ConfigError."""
+    """Dataclass of type `kind` from plain values, nested ones too; unknown keys, wrong types, NaN, finite numbers
+    beyond 2^53, and values that the dataclass refuses raise ConfigError."""
     hints = typing.get_type_hints(kind)
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(str(key) for key in values if key not in known):
@@ -50,7 +50,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(value) > _MOST_ITEMS:
             raise ConfigError(f"{where}: expected at most {_MOST_ITEMS} items, found {len(value)}")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
-    if isinstance(value, int | float) and not abs(value) <= _LARGEST:  # also of NaN
+    if isinstance(value, int | float) and not (abs(value) <= _LARGEST or value in (math.inf, -math.inf)):  # also of NaN
         raise ConfigError(f"{where}: expected a number of at most 2^53, found {_shown(value)}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
