@@ -113,7 +113,9 @@ def compress(
     check_device(device)
     use_one_thread(source)
     with files.naming(source):
-        blob, image = files.compress(source, model, lossless, quality, device, max_pixels, bpp, keep_metadata, max_bytes)
+        blob, image = files.compress(
+            source, model, lossless, quality, device, max_pixels, bpp, keep_metadata, max_bytes
+        )
     files.write_bytes(target, blob, force)
     told = api.info(blob, max_pixels, model=model, max_bytes=max_bytes)
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:

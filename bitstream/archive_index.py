@@ -82,7 +82,9 @@ def read_index(stored: bytes, begin: int, end: int, max_images: int, max_index: 
     try:
         fields = _Fields(_expanded(stored, max_index))
         blocks = _read_blocks(fields, begin, end)
-        numbers = _read_numbers(fields, [MOST_IMAGES[kind] for kind, *_ in blocks], max_images, most_images(end - begin))
+        numbers = _read_numbers(
+            fields, [MOST_IMAGES[kind] for kind, *_ in blocks], max_images, most_images(end - begin)
+        )
         places = Places(numbers)
         names = Names(_read_names(fields, len(places)))
     except ValueError as error:

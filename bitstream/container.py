@@ -186,9 +186,7 @@ def read(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) 
     return _read_general(blob, max_pixels, max_bytes)
 
 
-def read_start(
-    blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
-) -> tuple[Header, bytes, bool]:
+def read_start(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[Header, bytes, bool]:
     """`read` for a file of which only the start may be there: header, what there is of the payload, and whether the
     whole file was there and its checksum right.
 

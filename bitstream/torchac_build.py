@@ -6,9 +6,9 @@ child process (its output goes to build.log), and the finished library is moved 
 
     $VQCODEC_CACHE or $XDG_CACHE_HOME/vqcodec or ~/.cache/vqcodec / torchac-KEY / vqcodec_torchac.so, build.log, mutex
 
-Code is loaded only from where nobody but this user and root can put it: the library, its folders and all folders above
-belong to one of them, and no others may write to them (folders above may be sticky, as /tmp is). A cache that is sound but
-cannot be written is used for what it holds; otherwise a private temporary folder serves.
+Code is loaded only from where nobody but this user and root can put it: the library, its folders and all folders
+above belong to one of them, and no others may write to them (folders above may be sticky, as /tmp is). A cache that is
+sound but cannot be written is used for what it holds; otherwise a private temporary folder serves.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def fault_of(path: Path) -> str | None:
 
 
 def _steps(path: Path) -> list[Path]:
-    """Every folder and link on the way to a path, from the root down, as the system walks them; what it ends in last."""
+    """Every folder and link on the way to a path, from the root down, as the system walks them; its end last."""
     steps: list[Path] = []
     rest, here, links = [*path.parts[1:]], Path(path.anchor), 0
     steps.append(here)

@@ -263,7 +263,8 @@ def decode_batch(
     output: "pil" (Pillow images), "numpy" (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for
     files of a model that is not built in. max_pixels, max_bytes: pixels of an image, and bytes of its samples once
     decoded (one for each of up to 8 bits, two above), beyond which TooLarge is raised before anything is decoded.
-    Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
+    Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have,
+    UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
     images: list[Any] = [None] * len(blobs)
     groups: dict[tuple[str, int], list[tuple[int, Header, bytes]]] = defaultdict(list)

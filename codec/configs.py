@@ -21,6 +21,6 @@ _KINDS: dict[str, type[Any]] = {
 
 
 def check_config(family: str, config: dict[str, Any]) -> None:
-    """Raises ConfigError for a configuration that no model of the family has; one of another family is not looked at."""
+    """Raises ConfigError for a configuration that no model of the family has; other families are not looked at."""
     if family in _KINDS:
         from_dict(_KINDS[family], config, "config")

@@ -34,7 +34,7 @@ FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it e
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
 
 
-def LIMIT(command: F) -> F:  # noqa: N802 - used as the options above are
+def LIMIT(command: F) -> F:
     """The options --max-pixels and --max-bytes."""
     return _MAX_PIXELS(_MAX_BYTES(command))
 

@@ -28,8 +28,8 @@ MODES = ("L", "LA", "RGB", "RGBA")
 METADATA_LIMIT = 1 << 24
 """Bytes of a colour profile, and of EXIF, that a file may keep."""
 FREE_PIXELS, PIXELS_PER_BYTE = 1 << 18, 1 << 15
-"""A payload of n bytes holds at most FREE_PIXELS + n * PIXELS_PER_BYTE pixels: some eight times what flat images take, so
-that a file of a few bytes cannot ask for the work of a large image."""
+"""A payload of n bytes holds at most FREE_PIXELS + n * PIXELS_PER_BYTE pixels, so that a file of a few bytes cannot ask
+for the work of a large image; flat images have some 4,000 pixels a byte."""
 _ROWS = 64  # read at a time, or in all where the size of a plain file is guessed
 _GUESS = 1.3  # how far above the truth the guess may lie
 
@@ -76,7 +76,8 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
     """The file of an image, and whether the model renders it as well as images that it knows (not asked
     of those of a given size).
 
-    Raises UnsupportedImage for a mode that it does not take, TooFlat, TooLarge beyond the container's and METADATA_LIMIT."""
+    Raises UnsupportedImage for a mode that it does not take, TooFlat, and TooLarge beyond the container's limit and
+    METADATA_LIMIT."""
     if not is_photograph(image):
         raise UnsupportedImage(f"{model.name} takes {model.codec.takes}, found mode {image.mode}")
     if image.width * image.height > container.MAX_PIXELS:

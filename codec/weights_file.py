@@ -3,8 +3,8 @@
 Metadata key "vqcodec" holds {"format": 1, "name", "family", "config", "recipe", "results"}. A stream names the
 SHA-256 of the whole file, so a file is written once and never changed.
 
-A file may come from a stranger: everything in it is checked before anything of its size is made, and what is wrong raises
-ModelMismatch."""
+A file may come from a stranger: everything in it is checked before anything of its size is made, and what is wrong
+raises ModelMismatch."""
 
 from __future__ import annotations
 
@@ -118,7 +118,9 @@ def _parse(values: dict[str, Any], path: Path) -> Description:
         raise ModelMismatch(f"{path}: weights of another format than {_FORMAT}, the one this build reads")
     kinds = {"name": str, "family": str, "config": dict, "recipe": dict, "results": dict}
     if values.keys() != kinds.keys() or not all(isinstance(values[key], kind) for key, kind in kinds.items()):
-        raise ModelMismatch(f"{path}: cannot be read as vqcodec weights: expected {', '.join(kinds)} in its description")
+        raise ModelMismatch(
+            f"{path}: cannot be read as vqcodec weights: expected {', '.join(kinds)} in its description"
+        )
     if not _NAME.fullmatch(values["name"]):
         raise ModelMismatch(f"{path}: name of the model: expected 1 to 255 characters a-z, 0-9 and -")
     try:

@@ -18,7 +18,6 @@ from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.config import VQConfig
 
-
 _MAX_FILE = 1 << 20  # bytes of a recipe
 
 
@@ -126,7 +125,9 @@ class LadderTrain(TrainConfig):
         super().__post_init__()
         if not (0 <= self.kl_warmup <= 1 and 0 <= self.round_from <= 1 and 0 <= self.lossy_share <= 1):
             raise ValueError("kl_warmup, round_from and lossy_share must be in 0..1")
-        check_range(0, 1e6, rd_weights=self.rd_weights, preview_weight=self.preview_weight, ladder_rate=self.ladder_rate)
+        check_range(
+            0, 1e6, rd_weights=self.rd_weights, preview_weight=self.preview_weight, ladder_rate=self.ladder_rate
+        )
         check_range(1, 10**6, importance=self.importance)
 
 

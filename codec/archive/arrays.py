@@ -111,9 +111,7 @@ class ArrayFile:
                         yield "/".join(filter(None, (label, name))), image
 
 
-def array_file(
-    place: Place, skip: Skip, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
-) -> ArrayFile | None:
+def array_file(place: Place, skip: Skip, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> ArrayFile | None:
     """The arrays in a file, None if it is no IDX, .npy or .npz file (by its first bytes, not its name).
 
     skip: told of members of a .npz that are no arrays. Raises UnsupportedImage for arrays that are no images (see

@@ -111,9 +111,7 @@ def _that_take(plane: NDArray[np.uint8], candidates: Sequence[Candidate]) -> tup
     return tuple(candidate.source for candidate in fit if binary or not candidate.binary)
 
 
-def _grey(
-    item: Item, sides: set[int], max_pixels: int, max_bytes: int
-) -> tuple[str, NDArray[np.uint8]] | None:
+def _grey(item: Item, sides: set[int], max_pixels: int, max_bytes: int) -> tuple[str, NDArray[np.uint8]] | None:
     """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has one of these sides, else None.
 
     None also for what cannot be read: that is found out when it is coded."""

@@ -61,8 +61,8 @@ class Archive(Sequence[Any]):
     """The images of an archive, by number, slice or name; they are read from the file when they are asked for.
 
     source: a path, a URL that fsspec knows, or a stream that can seek. model: weights file for blocks of a model that
-    is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks that are kept after use. max_pixels,
-    max_bytes: limits of an image, as for `decode`, beyond which TooLarge is raised.
+    is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks that are kept after use.
+    max_pixels, max_bytes: limits of an image, as for `decode`, beyond which TooLarge is raised.
 
     It serves as a map-style data set of torch (DataLoader needs no base class): workers open the file for themselves,
     if it was given by path or URL. Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in

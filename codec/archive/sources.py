@@ -211,7 +211,7 @@ def _image_file(place: Place, max_pixels: int, max_bytes: int) -> bytes:
 
 
 def _check_header(stream: BinaryIO, max_pixels: int, max_bytes: int) -> None:
-    """Raises UnsupportedImage for too many pixels or bytes, or what Pillow raises for no image. No pixels are decoded."""
+    """Raises UnsupportedImage beyond the limits, or what Pillow raises for no image. No pixels are decoded."""
     is_png = stream.read(len(SIGNATURE)) == SIGNATURE
     stream.seek(0)
     with warnings.catch_warnings():

@@ -90,4 +90,3 @@ def test_sixteen_million_images_in_a_block_are_refused() -> None:
     count = b"\xff\xff\xff\x07"  # 2^24 - 1
     with memory_below(1 << 20), pytest.raises(Corrupt, match="expected at most 1000 images"):
         opened(b"\0" + BLOCK + b"\1\0" + count + b"\1" + count + b"00000000\0")
-
