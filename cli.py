@@ -97,6 +97,7 @@ def compress(
     device: str,
     force: bool,
     max_pixels: int,
+    max_bytes: int,
     as_json: bool,
 ) -> None:
     """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
@@ -112,9 +113,11 @@ def compress(
     check_device(device)
     use_one_thread(source)
     with files.naming(source):
-        blob, image = files.compress(source, model, lossless, quality, device, max_pixels, bpp, keep_metadata)
+        blob, image = files.compress(
+            source, model, lossless, quality, device, max_pixels, bpp, keep_metadata, max_bytes
+        )
     files.write_bytes(target, blob, force)
-    told = api.info(blob, max_pixels, model=model)
+    told = api.info(blob, max_pixels, model=model, max_bytes=max_bytes)
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
         note(f"{model} renders this image badly or no smaller; it was stored losslessly")
     found = 8 * len(blob) / (told.width * told.height)
@@ -151,6 +154,7 @@ def decompress(
     device: str,
     force: bool,
     max_pixels: int,
+    max_bytes: int,
     as_json: bool,
 ) -> None:
     """Decompress a file to an image: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix."""
@@ -163,13 +167,13 @@ def decompress(
     use_one_thread(source)
     with files.naming(source):
         if preview:
-            data, whole = files.preview_bytes(blob, target, model, device, max_pixels)
+            data, whole = files.preview_bytes(blob, target, model, device, max_pixels, max_bytes)
         else:
-            data, whole = files.image_bytes(blob, target, model, device, max_pixels), True
+            data, whole = files.image_bytes(blob, target, model, device, max_pixels, max_bytes), True
     files.write_bytes(target, data, force)
     if not whole:
         note("the file is cut or damaged; the preview shows what its start says, unchecked")
-    told = api.info(blob, max_pixels, whole, model)
+    told = api.info(blob, max_pixels, whole, model, max_bytes=max_bytes)
     values = {
         "input": str(source),
         "output": str(target),
@@ -188,7 +192,7 @@ def decompress(
 @click.option("--names", is_flag=True, help="Also list the names of an archive's images.")
 @LIMIT
 @JSON
-def info(source: str, model: str | None, names: bool, max_pixels: int, as_json: bool) -> None:
+def info(source: str, model: str | None, names: bool, max_pixels: int, max_bytes: int, as_json: bool) -> None:
     """Tell what a vqcodec file or archive holds, without decoding it."""
     from .codec import api, files
     from .codec.archive.api import is_archive
@@ -199,7 +203,7 @@ def info(source: str, model: str | None, names: bool, max_pixels: int, as_json: 
         archive_info(source, names, as_json)
         return
     with files.naming(source):
-        known = api.info(files.read_bytes(Path(source)), max_pixels, model=model)
+        known = api.info(files.read_bytes(Path(source)), max_pixels, model=model, max_bytes=max_bytes)
     told = {name: value for name, value in vars(known).items() if value is not None}
     show(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 

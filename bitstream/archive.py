@@ -21,7 +21,19 @@ from dataclasses import dataclass
 from typing import BinaryIO, NoReturn, Protocol, runtime_checkable
 
 from . import archive_names, archive_numbers, container
-from .archive_index import BITS_BACK, FILES, KINDS, MAX_EXTRA, MAX_INDEX, SOLID, BlockInfo, read_index, write_index
+from .archive_index import (
+    BITS_BACK,
+    FILES,
+    KINDS,
+    MAX_EXTRA,
+    MAX_INDEX,
+    MOST_IMAGES,
+    SOLID,
+    BlockInfo,
+    most_images,
+    read_index,
+    write_index,
+)
 from .archive_names import Names, checked_name
 from .archive_numbers import MAX_IMAGES, Numbers, Places
 from .errors import Corrupt, NotAVqcodecFile, TooLarge, Truncated, UnsupportedVersion
@@ -49,7 +61,7 @@ class Block:
     payload: bytes
     """At least 1 byte."""
     numbers: Sequence[int]
-    """Which images (0-based, in the archive's order) it holds, at least 1, in the payload's order."""
+    """Which images (0-based, in the archive's order) it holds, 1 to MOST_IMAGES of the kind, in the payload's order."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -60,6 +72,9 @@ class Block:
             raise ValueError("payload of a block: expected at least 1 byte, found 0")
         if len(self.numbers) == 0:
             raise ValueError("numbers of a block: expected at least 1 image, found 0")
+        if len(self.numbers) > MOST_IMAGES[self.kind]:
+            found = f"at most {MOST_IMAGES[self.kind]} images, found {len(self.numbers)}"
+            raise ValueError(f"numbers of a block of kind {self.kind}: expected {found}")
 
 
 class Sink(Protocol):
@@ -105,11 +120,14 @@ class Writer:
         """Write the index. Call it once, last.
 
         Raises ValueError for bad names (see checked_name), a name that is there twice, or blocks that do not hold each
-        of 0..n - 1 once, where n is the number of names; TooLarge if names and numbers take more than 2^28 bytes."""
+        of 0..n - 1 once, where n is the number of names; TooLarge if names and numbers take more than 2^28 bytes, or
+        for more images than an archive of this size may have."""
         images = len(Places([block.numbers for block in self._blocks]))
         listed = Names(archive_names.runs_of(names))
         if len(listed) != images:
             raise ValueError(f"names: expected {images}, found {len(listed)}")
+        if images > most_images(self._offset - _HEADER.size):
+            raise TooLarge(f"archive: {images} images are too many for blocks of {self._offset - _HEADER.size} bytes")
         index = write_index(self._blocks, listed)
         self._stream.write(index + _FOOTER.pack(len(index), zlib.crc32(index), MAGIC))
 

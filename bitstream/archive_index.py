@@ -8,6 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .archive_names import Names, Run
 from .archive_numbers import Numbers, Places
 from .errors import Corrupt, TooLarge, UnsupportedVersion
@@ -16,10 +19,14 @@ from .numbers import leb128
 FILES, BITS_BACK, SOLID = 1, 2, 4
 KINDS = {FILES: "files", BITS_BACK: "bits-back", SOLID: "solid"}
 """Kinds of blocks, and their names."""
+MOST_IMAGES = {FILES: 1000, BITS_BACK: 5000, SOLID: 1 << 17}
+"""Images of a block, by kind."""
 MAX_EXTRA = 0xFFFF
 MAX_INDEX = 1 << 28
 """Bytes of an index once expanded."""
 
+_FREE_IMAGES, _IMAGES_PER_BYTE = 1 << 16, 32  # images of an archive: so many, and so many for each byte of its blocks
+_FEW = 32  # numbers that are read one by one, as arrays are not worth it
 _MAX_RATIO = 1000  # close to deflate's own limit, 1032
 _MAX_VARINT = 9  # bytes, so that values stay below 2^63
 _CRC_BYTES = 4
@@ -53,6 +60,11 @@ class Index(NamedTuple):
     places: Places
 
 
+def most_images(block_bytes: int) -> int:
+    """Images that an archive may have whose blocks take so many bytes: what opening it takes is bounded by its size."""
+    return _FREE_IMAGES + _IMAGES_PER_BYTE * block_bytes
+
+
 def write_index(blocks: Sequence[BlockInfo], names: Names) -> bytes:
     """The smallest of the stored forms. Raises TooLarge if it were more than MAX_INDEX bytes once expanded."""
     body = b"".join([*_block_fields(blocks), *_number_fields(blocks), *_name_fields(names)])
@@ -71,7 +83,9 @@ def read_index(stored: bytes, begin: int, end: int, max_images: int, max_index: 
     try:
         fields = _Fields(_expanded(stored, max_index))
         blocks = _read_blocks(fields, begin, end)
-        numbers = _read_numbers(fields, len(blocks), max_images)
+        numbers = _read_numbers(
+            fields, [MOST_IMAGES[kind] for kind, *_ in blocks], max_images, most_images(end - begin)
+        )
         places = Places(numbers)
         names = Names(_read_names(fields, len(places)))
     except ValueError as error:
@@ -184,30 +198,41 @@ def _read_kind(fields: _Fields) -> tuple[int, bytes]:
     return kind, fields.take(fields.count("extra bytes", MAX_EXTRA))
 
 
-def _read_numbers(fields: _Fields, blocks: int, limit: int) -> list[Numbers]:
-    """The numbers of each block. Raises ValueError, and TooLarge for more than limit images."""
+def _read_numbers(fields: _Fields, most: Sequence[int], limit: int, fits: int) -> list[Numbers]:
+    """The numbers of each block. most: images that each may have; fits: all together.
+
+    Raises ValueError, and TooLarge for more than limit images."""
     numbers: list[Numbers] = []
-    after, left = 0, limit
-    for _ in range(blocks):
-        found = Numbers(_read_runs(fields, after, left, limit))
-        if not found:
-            raise ValueError("block: expected at least 1 image, found 0")
+    after, left = 0, min(limit, fits)
+    for most_of_block in most:
+        found = _read_runs(fields, after, most_of_block, limit)
+        left -= len(found)
+        if left < 0 and fits < limit:
+            raise ValueError(f"expected at most {fits} images in an archive of this size, found more")
+        if left < 0:
+            raise TooLarge(f"archive index: expected at most {limit} images, found more")
         numbers.append(found)
-        after, left = found[-1] + 1, left - len(found)
+        after = found[-1] + 1
     return numbers
 
 
-def _read_runs(fields: _Fields, after: int, left: int, limit: int) -> Iterator[tuple[int, int]]:
-    """The runs of one block: at most `left` numbers, all below the limit; the first counts from `after`."""
-    for _ in range(fields.count("runs of numbers", fields.left)):
-        step, length = fields.varint(), fields.varint() + 1
-        first = after + (-(step + 1 >> 1) if step & 1 else step >> 1)
-        after, left = first + length, left - length
-        if first < 0:
-            raise ValueError(f"number of an image: expected at least 0, found {first}")
-        if after > limit or left < 0:
-            raise TooLarge(f"archive index: expected at most {limit} images, found more")
-        yield first, length
+def _read_runs(fields: _Fields, after: int, most: int, limit: int) -> Numbers:
+    """The numbers of one block, 1 to `most`, all below the limit; the first run counts from `after`."""
+    count = fields.count("runs of numbers in a block", most)
+    if not count:
+        raise ValueError("block: expected at least 1 image, found 0")
+    steps, lengths = fields.varints(2 * count).reshape(-1, 2).T
+    if lengths.max() >= most or (images := int(lengths.sum()) + count) > most:
+        raise ValueError(f"block: expected at most {most} images, found more")
+    if steps.max() > 2 * (limit + images):
+        raise TooLarge(f"archive index: expected at most {limit} images, found more")
+    ends = after + np.cumsum(np.where(steps & 1, -(steps + 1 >> 1), steps >> 1) + lengths + 1)
+    firsts = ends - lengths - 1
+    if firsts.min() < 0:
+        raise ValueError(f"number of an image: expected at least 0, found {firsts.min()}")
+    if ends.max() > limit:
+        raise TooLarge(f"archive index: expected at most {limit} images, found more")
+    return Numbers(zip(firsts.tolist(), (lengths + 1).tolist(), strict=True))
 
 
 def _read_names(fields: _Fields, images: int) -> Iterator[Run]:
@@ -253,6 +278,24 @@ class _Fields:
             if byte < 0x80:
                 return value
         raise ValueError(f"variable-length number: expected at most {_MAX_VARINT} bytes, found more")
+
+    def varints(self, count: int) -> NDArray[np.int64]:
+        """So many varints, int64 [count]."""
+        if count < _FEW:
+            return np.array([self.varint() for _ in range(count)], np.int64)
+        data = np.frombuffer(self._data, np.uint8, min(self.left, _MAX_VARINT * count), self._at)
+        ends = np.flatnonzero(data < 0x80)[:count] + 1
+        if len(ends) < count:
+            raise ValueError(f"expected {count} variable-length numbers, found {len(ends)}")
+        begins = np.concatenate([[0], ends[:-1]])
+        if (ends - begins).max() > _MAX_VARINT:
+            raise ValueError(f"variable-length number: expected at most {_MAX_VARINT} bytes, found more")
+        values = np.zeros(count, np.int64)
+        for place in range(int((ends - begins).max())):
+            longer = ends - begins > place
+            values[longer] |= (data[begins[longer] + place].astype(np.int64) & 0x7F) << 7 * place
+        self._at += int(ends[-1])
+        return values
 
     def count(self, what: str, limit: int) -> int:
         """A varint of at most the limit."""

@@ -25,7 +25,23 @@ MODES = {
     12: "PA",
 }
 """Image mode codes of the general header. Names are Pillow's; ";16" means 16 bits per channel."""
-MAX_PIXELS = 1 << 28
+SAMPLE_BYTES = {
+    "1": 1,
+    "L": 1,
+    "LA": 2,
+    "P": 1,
+    "RGB": 3,
+    "RGBA": 4,
+    "I;16": 2,
+    "I": 2,
+    "RGB;16": 6,
+    "RGBA;16": 8,
+    "LA;16": 4,
+    "PA": 2,
+}
+"""Bytes of a decoded pixel by mode: one for each sample of up to 8 bits, two above."""
+MAX_PIXELS, MAX_BYTES = 1 << 28, 1 << 30
+"""Pixels of an image, and bytes of its decoded samples, unless the user sets other limits."""
 MAGIC = b"VQC\x1a"
 VERSION = 1
 KIND_PLAIN, KIND_MODEL = 1, 2
@@ -143,10 +159,20 @@ def write(header: Header, payload: bytes) -> bytes:
     return body + _crc32(body)
 
 
-def read(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
+def check_size(mode: str, width: int, height: int, max_pixels: int, max_bytes: int, where: str) -> None:
+    """Raises TooLarge for an image of more pixels, or of more bytes of decoded samples, than the limits."""
+    size = width * height * SAMPLE_BYTES[mode]
+    if width * height > max_pixels:
+        raise TooLarge(f"{where}: expected at most {max_pixels} pixels, found {width} x {height}")
+    if size > max_bytes:
+        raise TooLarge(f"{where}: expected at most {max_bytes} bytes once decoded, found {size} in mode {mode}")
+
+
+def read(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[Header, bytes]:
     """Header and payload of a whole file whose checksum and header fields are right.
 
-    Raises NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, or TooLarge for more than max_pixels pixels."""
+    Raises NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, or TooLarge for an image beyond the limits
+    (`check_size`; compact files do not tell their size)."""
     if not blob:
         raise Truncated("file: expected a vqcodec file, found an empty one")
     if blob[0] & 0xF8 == _COMPACT:
@@ -157,32 +183,32 @@ def read(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes]:
         )
     if blob[: len(MAGIC)] != MAGIC[: len(blob)]:
         raise NotAVqcodecFile(f"file: expected a vqcodec file, found {_describe(blob)}")
-    return _read_general(blob, max_pixels)
+    return _read_general(blob, max_pixels, max_bytes)
 
 
-def read_start(blob: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, bytes, bool]:
+def read_start(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[Header, bytes, bool]:
     """`read` for a file of which only the start may be there: header, what there is of the payload, and whether the
     whole file was there and its checksum right.
 
     A compact file does not tell its length, so a damaged one looks like a cut one, and its last two bytes may be the
     checksum: they are left out. Raises as `read` does, and Truncated if the cut is inside the header."""
     try:
-        return *read(blob, max_pixels), True
+        return *read(blob, max_pixels, max_bytes), True
     except (Corrupt, Truncated) as error:
         if blob[:1] and blob[0] & 0xF8 == _COMPACT and len(blob) >= _COMPACT_OVERHEAD - _CRC16_BYTES:
             return *_compact_fields(blob), False
         if isinstance(error, Corrupt) or len(blob) < _FIXED.size:
             raise
-        return *_general_start(blob, max_pixels), False
+        return *_general_start(blob, max_pixels, max_bytes), False
 
 
-def _general_start(blob: bytes, max_pixels: int) -> tuple[GeneralHeader, bytes]:
+def _general_start(blob: bytes, max_pixels: int, max_bytes: int) -> tuple[GeneralHeader, bytes]:
     """Header of a general file that was cut, and what there is of the payload."""
     _, _, kind, code, parameter, width, height, extra_length, payload_length = _FIXED.unpack_from(blob)
     begin = _FIXED.size + extra_length
     if len(blob) < begin:
         raise Truncated(f"header: expected {begin} bytes, found {len(blob)}")
-    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels)
+    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels, max_bytes)
     return header, blob[begin : begin + payload_length]
 
 
@@ -201,7 +227,7 @@ def _compact_fields(blob: bytes) -> tuple[CompactHeader, bytes]:
         raise Corrupt(f"header at offset 0: {error}") from error
 
 
-def _read_general(blob: bytes, max_pixels: int) -> tuple[GeneralHeader, bytes]:
+def _read_general(blob: bytes, max_pixels: int, max_bytes: int) -> tuple[GeneralHeader, bytes]:
     if len(blob) < _FIXED.size:
         raise Truncated(f"header: expected {_FIXED.size} bytes, found {len(blob)}")
     _, version, kind, code, parameter, width, height, extra_length, payload_length = _FIXED.unpack_from(blob)
@@ -213,18 +239,20 @@ def _read_general(blob: bytes, max_pixels: int) -> tuple[GeneralHeader, bytes]:
     if len(blob) > end + _CRC_BYTES:
         raise Corrupt(f"file: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
     _check_crc(blob[:end], blob[end:], _crc32(blob[:end]))
-    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels)
+    header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels, max_bytes)
     return header, blob[begin:end]
 
 
 def _checked_header(
-    kind: int, code: int, parameter: int, size: tuple[int, int], extra: bytes, max_pixels: int
+    kind: int, code: int, parameter: int, size: tuple[int, int], extra: bytes, max_pixels: int, max_bytes: int
 ) -> GeneralHeader:
     width, height = size
+    where = "image size at offset 8"
     if width * height > max_pixels:
-        raise TooLarge(f"image size at offset 8: expected at most {max_pixels} pixels, found {width} x {height}")
+        raise TooLarge(f"{where}: expected at most {max_pixels} pixels, found {width} x {height}")
     if code not in MODES:
         raise UnsupportedVersion(f"image mode at offset 6: found code {code}; this build has 1..{max(MODES)}")
+    check_size(MODES[code], width, height, max_pixels, max_bytes, where)
     try:
         return _general_header(kind, MODES[code], parameter, width, height, extra)
     except ValueError as error:

@@ -5,6 +5,10 @@ of a killed build. So the package is only located, never imported; its source is
 child process (its output goes to build.log), and the finished library is moved into place, so what is there is whole.
 
     $VQCODEC_CACHE or $XDG_CACHE_HOME/vqcodec or ~/.cache/vqcodec / torchac-KEY / vqcodec_torchac.so, build.log, mutex
+
+Code is loaded only from where nobody but this user and root can put it: the library, its folders and all folders
+above belong to one of them, and no others may write to them (folders above may be sticky, as /tmp is). A cache that is
+sound but cannot be written is used for what it holds; otherwise a private temporary folder serves.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +35,7 @@ from .errors import CoderUnavailable
 NAME = "vqcodec_torchac"
 _FLAGS = ["-O3"]
 _BUILD_SECONDS = 600
+_MAX_LINKS = 40  # on the way to a file, as Linux allows
 _BUILD_SCRIPT = """
 import sys
 from torch.utils.cpp_extension import load
@@ -49,14 +54,81 @@ def load_extension() -> ModuleType:
     except ImportError as error:
         raise CoderUnavailable("torch is not installed") from error
     try:
-        folder = cache_folder() / f"torchac-{_environment_key(torchac_source())}"
-        folder.mkdir(parents=True, exist_ok=True)
-        library = folder / f"{NAME}.so"
-        if not library.exists():
-            _build_once(library)
+        key = f"torchac-{_environment_key(torchac_source())}"
+        library = _prepared(key) or _built(cache_folder() / key)
         return _load(library)
     except (OSError, ImportError, subprocess.SubprocessError) as error:
         raise CoderUnavailable(f"torchac's C++ coder cannot be built or loaded: {error}") from error
+
+
+def _prepared(key: str) -> Path | None:
+    """The library of the user's cache folder, which may be read-only, if it is there and sound."""
+    root = _wanted_folder()
+    library = (root or Path()) / key / f"{NAME}.so"
+    with suppress(OSError):
+        if root is not None and library.is_file() and not (fault_of(library.parent) or fault_of(library)):
+            return library.resolve()
+    return None
+
+
+def _built(folder: Path) -> Path:
+    """The library in a folder of a cache that can be written, made now if it is not there.
+
+    Raises CoderUnavailable if others can write there."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    library = folder / f"{NAME}.so"
+    _check(folder)
+    if not os.path.lexists(library):
+        _build_once(library)
+    _check(library)
+    return library.resolve()
+
+
+def _check(path: Path) -> None:
+    """Raises CoderUnavailable for what others could have written."""
+    if fault := fault_of(path):
+        raise CoderUnavailable(f"{fault}; set VQCODEC_CACHE to a folder of your own")
+
+
+def fault_of(path: Path) -> str | None:
+    """Why code at this path may be somebody else's, None if it is this user's or root's alone.
+
+    So it is if a file or folder on the way, or what a link on the way leads to, belongs to another user, or others may
+    write to it; folders above the path may be sticky instead, so that others can rename nothing in them. Raises OSError
+    for what is not there."""
+    if not hasattr(os, "geteuid"):
+        return None  # Windows: the cache is in the user's profile, which others cannot write
+    trusted = {os.geteuid(), 0}
+    parts = _steps(Path(os.path.abspath(path)))
+    for number, part in enumerate(parts):
+        found = part.lstat()
+        if found.st_uid not in trusted:
+            return f"{part} belongs to user {found.st_uid}"
+        above = number < len(parts) - 1
+        if stat.S_ISLNK(found.st_mode) or (above and found.st_mode & stat.S_ISVTX):
+            continue
+        if found.st_mode & 0o022:
+            return f"{part} can be written by others"
+    return None
+
+
+def _steps(path: Path) -> list[Path]:
+    """Every folder and link on the way to a path, from the root down, as the system walks them; its end last."""
+    steps: list[Path] = []
+    rest, here, links = [*path.parts[1:]], Path(path.anchor), 0
+    steps.append(here)
+    while rest:
+        name = rest.pop(0)
+        here = here.parent if name == ".." else here / name
+        steps.append(here)
+        if here.is_symlink():
+            links += 1
+            if links > _MAX_LINKS:
+                raise OSError(f"{path}: too many links")
+            target = here.readlink()
+            rest = [*(target.parts[1:] if target.is_absolute() else target.parts), *rest]
+            here = Path(target.anchor) if target.is_absolute() else here.parent
+    return steps
 
 
 def torchac_source() -> Path:
@@ -70,24 +142,52 @@ def torchac_source() -> Path:
 
 
 def cache_folder() -> Path:
-    """The user's cache folder for vqcodec, or a private temporary one where that cannot be written.
+    """The user's cache folder for vqcodec, or a private temporary one where that cannot be written, or others can.
 
-    Raises CoderUnavailable if the temporary folder exists and belongs to somebody else, who could plant a library."""
-    default = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    root = Path(os.environ.get("VQCODEC_CACHE") or Path(default) / "vqcodec")
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    Raises CoderUnavailable if others can write to the temporary one too: they could plant a library."""
+    root = _wanted_folder()
+    if root is None or not _made(root):
         return _private_temporary_folder()
-    return root if os.access(root, os.W_OK) else _private_temporary_folder()
+    if fault := fault_of(root):
+        folder = _private_temporary_folder()
+        sys.stderr.write(f"vqcodec: {fault}, so its code is not trusted; using {folder}\n")
+        return folder
+    return root
+
+
+def _wanted_folder() -> Path | None:
+    """$VQCODEC_CACHE, $XDG_CACHE_HOME/vqcodec (unless it is relative, as its specification says) or ~/.cache/vqcodec.
+
+    None if there is none of these, as where the user has no home."""
+    if given := os.environ.get("VQCODEC_CACHE"):
+        return Path(given).absolute()
+    above = Path(os.environ.get("XDG_CACHE_HOME") or "")
+    if not above.is_absolute():
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            return None
+        above = Path(home) / ".cache"
+    return above / "vqcodec"
+
+
+def _made(root: Path) -> bool:
+    """Whether a folder can be written; it is made, for this user alone, if it is not there."""
+    try:
+        for folder in [*reversed(root.parents), root]:
+            if not folder.exists():
+                folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError:
+        return False
+    return root.is_dir() and os.access(root, os.W_OK | os.X_OK)
 
 
 def _private_temporary_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"vqcodec-{os.getuid()}"
+    user = os.geteuid() if hasattr(os, "geteuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"vqcodec-{user}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise CoderUnavailable(f"{folder} can be written by others; set VQCODEC_CACHE to a folder of your own")
+    if folder.is_symlink():
+        raise CoderUnavailable(f"{folder} is a link, expected a folder; set VQCODEC_CACHE to a folder of your own")
+    _check(folder)
     return folder
 
 
@@ -108,15 +208,16 @@ def _environment_key(source: Path) -> str:
 def _build_once(library: Path) -> None:
     """Builds unless another process does it meanwhile. Raises CoderUnavailable, OSError or SubprocessError."""
     with _locked(library.with_name("mutex")) as lock:
-        if library.exists():
+        if os.path.lexists(library):
             return
         _check_tools()
         sys.stderr.write("vqcodec: compiling torchac's entropy coder (about 30 s, only once)\n")
         sys.stderr.flush()
         work = library.with_name("build")
         shutil.rmtree(work, ignore_errors=True)  # of a killed build, with cpp_extension's lock file
-        work.mkdir()
+        work.mkdir(mode=0o700)
         _run_build(work, lock)
+        (work / f"{NAME}.so").chmod(0o755)
         os.replace(work / f"{NAME}.so", library)
         shutil.rmtree(work, ignore_errors=True)
 

@@ -6,6 +6,7 @@ import io
 import math
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from numbers import Real
@@ -15,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from ..bitstream import container
-from ..bitstream.container import MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
-from ..bitstream.errors import BadArgument, Corrupt, UnsupportedImage
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS, CompactHeader, Header, ModelHeader, PlainHeader
+from ..bitstream.errors import BadArgument, Corrupt, TooLarge, UnsupportedImage
 from . import inputs, models, photographs, plain
 from .choice import DEFAULT_QUALITY, best_lossless, best_lossy, candidates, plain_is_smaller, planes_of
 from .family import Meaning, meaning
@@ -33,6 +34,7 @@ TINY_BYTES = 256
 """A plain file of fewer is not worth loading a model: its own headers take some 60."""
 MODEL_SAVES = 2.5
 """How many times smaller than a plain file the lossless model may make an image, where a lossy file is beside them."""
+_SMALL_BYTES = 1 << 20  # of memory, that any image may take
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -172,10 +174,12 @@ def encode_with_models(
     for number in large:
         size = partial(plain_size or size_if_plain, number)
         if lossless or keeps:
-            blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
+            with suppress(photographs.TooFlat):
+                blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
         else:
             tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
-            blobs[number] = _photograph(images[number], tried, wish, size, device)
+            with suppress(photographs.TooFlat):  # it is stored plain, in fewer bytes still
+                blobs[number] = _photograph(images[number], tried, wish, size, device)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
@@ -266,10 +270,16 @@ def encode_plain(image: PlainImage) -> bytes:
 
 
 def decode(
-    blob: AnyFile, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: AnyFile,
+    output: Output = "pil",
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> Any:
     """The image of a vqcodec file; `decode_batch` says the rest."""
-    return decode_batch([blob], output, model, device, max_pixels)[0]
+    return decode_batch([blob], output, model, device, max_pixels, max_bytes=max_bytes)[0]
 
 
 def decode_batch(
@@ -279,27 +289,32 @@ def decode_batch(
     device: str = "cpu",
     max_pixels: int = MAX_PIXELS,
     progress: Callable[[int], None] = lambda done: None,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> list[Any]:
     """The images of vqcodec files, in order.
 
     blobs: vqcodec files: bytes-like objects, paths, or binary file objects. output: "pil" (Pillow images), "numpy"
     (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for files of a model that is not built in.
-    Raises BadArgument and FileError before any work, a BitstreamError for a damaged or foreign file, ModelMismatch for
-    a model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
+    max_pixels, max_bytes: pixels of an image, and bytes of its samples once decoded (one for each of up to 8 bits, two
+    above), beyond which TooLarge is raised before anything is decoded. Raises BadArgument and FileError before any
+    work, a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have,
+    UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
     output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
     inputs.check_callable("progress", progress)
     blobs = inputs.blobs_of(blobs)
     images: list[Any] = [None] * len(blobs)
     groups: dict[tuple[str, int], list[tuple[int, Header, bytes]]] = defaultdict(list)
     loaded: dict[str, Model] = {}
     for number, blob in enumerate(blobs):
-        header, payload = container.read(blob, max_pixels)
+        header, payload = container.read(blob, max_pixels, max_bytes)
         if isinstance(header, PlainHeader):
-            images[number] = from_pil(_plain_pil(header, payload, max_pixels), output)
+            images[number] = from_pil(_plain_pil(header, payload, max_pixels, max_bytes), output)
             progress(1)
-        elif (chosen := _model_of(header, model, device)).photographs:
+        elif (chosen := _model_of(header, model, device, max_pixels, max_bytes)).photographs:
             assert isinstance(header, ModelHeader)
             images[number] = from_pil(photographs.decode(header, payload, chosen), output)
             progress(1)
@@ -317,7 +332,13 @@ def decode_batch(
 
 
 def preview(
-    blob: AnyFile, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: AnyFile,
+    output: Output = "pil",
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[Any, bool]:
     """A lossy preview from the start of a file, which may have been cut, and whether the whole file was there.
 
@@ -326,10 +347,11 @@ def preview(
     `decode` raises, and UnsupportedImage for plain files, which have no preview."""
     output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
-    header, payload, whole = container.read_start(inputs.blob_of(blob), max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
+    header, payload, whole = container.read_start(inputs.blob_of(blob), max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
         raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
-    chosen = _model_of(header, model, device)
+    chosen = _model_of(header, model, device, max_pixels, max_bytes)
     if chosen.photographs:
         assert isinstance(header, ModelHeader)
         return from_pil(photographs.decode(header, payload, chosen, preview=True), output), whole
@@ -337,15 +359,23 @@ def preview(
     return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
 
-def decode_to_png(blob: AnyFile, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
+def decode_to_png(
+    blob: AnyFile,
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> bytes:
     """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
     model, device = inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
     blob = inputs.blob_of(blob)
-    header, payload = container.read(blob, max_pixels)
+    header, payload = container.read(blob, max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
-        return _plain_image(header, payload, max_pixels).to_png()
-    image = decode(blob, "pil", model, device, max_pixels)
+        return _plain_png(header, payload, max_pixels, max_bytes)
+    image = decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes)
     if any(image.info.get(key) for key in ("icc_profile", "exif")):  # of photographs, on request
         return saved_png(image)
     return plain.from_pil(image).to_png()
@@ -359,14 +389,23 @@ def saved_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def info(blob: AnyFile, max_pixels: int = MAX_PIXELS, whole: bool = True, model: str | None = None) -> Info:
+def info(
+    blob: AnyFile,
+    max_pixels: int = MAX_PIXELS,
+    whole: bool = True,
+    model: str | None = None,
+    *,
+    max_bytes: int = MAX_BYTES,
+) -> Info:
     """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
 
     whole: False for a file that may have been cut: its header is believed without a checksum. model: weights file of a
     model that is not built in."""
     model, max_pixels = inputs.checked_weights(model), inputs.checked_count("max_pixels", max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
     whole, blob = inputs.checked_flag("whole", whole), inputs.blob_of(blob)
-    header, payload = container.read(blob, max_pixels) if whole else container.read_start(blob, max_pixels)[:2]
+    read = container.read if whole else container.read_start
+    header, payload = read(blob, max_pixels, max_bytes)[:2]
     sizes = len(blob), len(payload)
     if isinstance(header, PlainHeader):
         method = plain.METHODS.get(header.method, f"unknown ({header.method})")
@@ -379,6 +418,8 @@ def info(blob: AnyFile, max_pixels: int = MAX_PIXELS, whole: bool = True, model:
     side = description.config.get("image_size", 28) if description else 28
     told = meaning(description.family, description.config, header.parameter) if description else None
     general = isinstance(header, ModelHeader)
+    if not general:
+        container.check_size(told.mode if told else "L", side, side, max_pixels, max_bytes, "image size")
     return Info(
         "model" if general else "compact model",
         f"{name}, {_in_words(told)}",
@@ -400,14 +441,19 @@ def _in_words(told: Meaning | None) -> str:
     return "lossless" if told.lossless else f"{'rate' if told.of < 100 else 'quality'} {told.setting} of {told.of}"
 
 
-def _model_of(header: CompactHeader | ModelHeader, model: str | None, device: str) -> Model:
-    """The model of a file. Raises ModelMismatch, and Corrupt if the header asks for what the model does not have."""
+def _model_of(
+    header: CompactHeader | ModelHeader, model: str | None, device: str, max_pixels: int, max_bytes: int
+) -> Model:
+    """The model of a file. Raises ModelMismatch, Corrupt if the header asks for what the model does not have, and
+    TooLarge for a compact file whose model's size is beyond the limits."""
     if isinstance(header, ModelHeader) and not header.model_id:
         found = models.load_named(header.name, header.weights_prefix, model, device)
     else:
         found = models.load_number(header.model_id, header.weights_prefix, device)
     meaning(found.description.family, found.description.config, header.parameter)
-    _mode(header, found)
+    mode = _mode(header, found)
+    if isinstance(header, CompactHeader):
+        container.check_size(mode, *found.size, max_pixels, max_bytes, f"images of {found.name}")
     return found
 
 
@@ -427,11 +473,18 @@ def _mode(header: Header, model: Model) -> str:
     return header.mode
 
 
-def _plain_image(header: PlainHeader, payload: bytes, max_pixels: int) -> PlainImage:
-    return plain.decode(header.method, header.extra, payload, header.width, header.height, header.mode, max_pixels)
+def _plain_png(header: PlainHeader, payload: bytes, max_pixels: int, max_bytes: int) -> bytes:
+    size = header.width, header.height
+    return plain.to_png(header.method, header.extra, payload, *size, header.mode, max_pixels, max_bytes)
 
 
-def _plain_pil(header: PlainHeader, payload: bytes, max_pixels: int) -> Image.Image:
+def _plain_pil(header: PlainHeader, payload: bytes, max_pixels: int, max_bytes: int) -> Image.Image:
+    """Raises UnsupportedImage for 16-bit colour, and what `plain.to_png` raises."""
     if header.mode.endswith(";16") and header.mode != "I;16":
         raise UnsupportedImage(f"mode {header.mode}: Pillow cannot hold 16-bit colour; decode_to_png keeps every bit")
-    return plain.to_pil(_plain_image(header, payload, max_pixels))
+    # Pillow has 8 bytes for every row besides its pixels, of 1, 2 or 4 bytes, in whole words.
+    rows = header.height * (8 + header.width * min(4, 2 * container.SAMPLE_BYTES[header.mode]))
+    if rows > 4 * max_bytes + _SMALL_BYTES:
+        raise TooLarge(f"image of {header.width} x {header.height} pixels: too many rows for Pillow, limit {max_bytes}")
+    size = header.width, header.height
+    return plain.to_pil(plain.decode(header.method, header.extra, payload, *size, header.mode, max_pixels, max_bytes))

@@ -8,21 +8,35 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from ..bitstream.errors import VqcodecError
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _SMALL = 1 << 12  # bytes of a file
 
 PATH = click.Path(path_type=Path)
-LIMIT = click.option(
+_MAX_PIXELS = click.option(
     "--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images."
+)
+_MAX_BYTES = click.option(
+    "--max-bytes",
+    type=click.IntRange(1),
+    default=1 << 30,
+    show_default=True,
+    help="Refuse images whose samples take more bytes once decoded.",
 )
 DEVICE = click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+
+
+def LIMIT(command: F) -> F:
+    """The options --max-pixels and --max-bytes."""
+    return _MAX_PIXELS(_MAX_BYTES(command))
 
 
 def check_device(device: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..bitstream.container import MAX_PIXELS
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS
 from ..bitstream.errors import BitstreamError, UnsupportedImage
 from ..bitstream.errors import FileError as FileError
 from . import api
@@ -38,9 +38,9 @@ def read_bytes(path: Path) -> bytes:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Source:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """An image file of one of `opening.FORMATS`. Raises FileError, UnsupportedImage or TooLarge."""
-    return image_of(str(path), read_bytes(path), max_pixels)
+    return image_of(str(path), read_bytes(path), max_pixels, max_bytes)
 
 
 def compress(
@@ -52,27 +52,40 @@ def compress(
     max_pixels: int = MAX_PIXELS,
     bpp: float | None = None,
     metadata: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[bytes, Source]:
     """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included.
 
     Other arguments as for `api.encode_batch`."""
-    image = read_image(source, max_pixels)
+    image = read_image(source, max_pixels, max_bytes)
     blobs = api.encode_sources([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)
     return blobs[0], image
 
 
-def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:
+def image_bytes(
+    blob: bytes,
+    target: Path,
+    model: str | None,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> bytes:
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
     if _format_of(target) == "PNG":
-        return api.decode_to_png(blob, model, device, max_pixels)
-    return saved(api.decode(blob, "pil", model, device, max_pixels), target)
+        return api.decode_to_png(blob, model, device, max_pixels, max_bytes=max_bytes)
+    return saved(api.decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes), target)
 
 
 def preview_bytes(
-    blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS
+    blob: bytes,
+    target: Path,
+    model: str | None,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> tuple[bytes, bool]:
     """The same for the preview of a file that may have been cut, and whether all of it was there."""
-    image, whole = api.preview(blob, "pil", model, device, max_pixels)
+    image, whole = api.preview(blob, "pil", model, device, max_pixels, max_bytes=max_bytes)
     return saved(image, target), whole
 
 

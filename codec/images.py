@@ -254,6 +254,12 @@ def from_grey_plane(pixels: NDArray[np.uint8], mode: str) -> Image.Image:
     return image.convert(mode)
 
 
+def bytes_of(image: Image.Image) -> int:
+    """Bytes of an image's samples once decoded: one for each of up to 8 bits, two of 16, four of 32."""
+    each = 2 if ";16" in image.mode else 4 if image.mode in ("I", "F") else 1
+    return image.width * image.height * len(image.getbands()) * each
+
+
 def psnr_db(squared_error: int, samples: int) -> float:
     """10 log10(255^2 / mean squared error) of 8-bit samples; 99 for no error at all."""
     return float(10 * np.log10(255**2 * samples / squared_error)) if squared_error else 99.0

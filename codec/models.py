@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..bitstream.errors import ModelMismatch
 from ..bitstream.forks import Lock
+from .config import ConfigError
 from .family import LOSSLESS_PHOTOGRAPHS, PHOTOGRAPHS
-from .weights_file import Description, describe, read_tensors, sha256
+from .weights_file import Description, describe, read_tensors, sha256, tensors_of
 
 if TYPE_CHECKING:
     from .ladder.bitsback import ArchiveCodec
@@ -227,21 +229,30 @@ def _number(path: Path, description: Description) -> int:
 
 def read(path: Path, description: Description) -> VQCodec | LadderCodec:
     """The codec in a weights file with this description, whether it can code or not. Raises ModelMismatch."""
+    from .exact.checks import check_frequencies, check_stored, check_values, limited
     from .exact.guard import building
 
     codec: VQCodec | LadderCodec
     if description.family not in _BUILD:
         raise ModelMismatch(f"{path}: family {description.family!r}; this build has {', '.join(_BUILD)}")
     try:
+        stored = tensors_of(path)
         # Not on the meta device: initialising there imports torch._dynamo, which takes seconds.
         with building():
-            codec = _BUILD[description.family](description.config)
+            with limited(sum(math.prod(told.shape) for told in stored.values())):
+                codec = _BUILD[description.family](description.config)
+            check_stored(codec, stored)
             codec.load_state_dict(read_tensors(path), assign=True)
+            check_values(codec)
+            if description.family == "ladder":
+                for name, table in codec.named_buffers(recurse=False):
+                    if name.startswith("tables"):
+                        check_frequencies(name, table)
             if packs(description):
                 cast("ArchiveCodec", codec).archive.check()
             elif takes_photographs(description):
                 cast("PhotoCodec", codec).check()
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, ConfigError) as error:
         raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
     return codec
 

@@ -10,10 +10,10 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from ..bitstream.container import MAX_PIXELS
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS
 from ..bitstream.errors import TooLarge, UnsupportedImage
 from . import plain
-from .images import loaded, orientation, reading, upright_exif, upright_samples
+from .images import bytes_of, loaded, orientation, reading, upright_exif, upright_samples
 from .png import SIGNATURE, PlainImage, descriptions
 from .png import size_of as png_size
 
@@ -49,24 +49,31 @@ class Source:
         return not self.exact.transparency and (same_depth if lossless else self.exact.depth <= 8)
 
 
-def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
+def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """The image in a file of one of FORMATS; of a phone's MPO file the first. name: for messages.
 
     Raises UnsupportedImage for a file that is damaged or has several frames, TooLarge before pixels are decoded."""
     if data.startswith(SIGNATURE):
-        return _png(data, max_pixels)
+        return _png(data, max_pixels, max_bytes)
     unknown = f"{name} is {_UNKNOWN} ({len(data)} bytes)"
     with reading(f"{name}: damaged image", unknown, max_pixels):
         image = _opened(io.BytesIO(data), data)
-        if image.width * image.height > max_pixels:
-            raise TooLarge(f"{name}: {image.width} x {image.height} pixels, limit {max_pixels}")
+        _check_size(image, max_pixels, max_bytes, f"{name}: ")
         try:
             return Source(loaded(image), None, len(data))
         except UnsupportedImage as error:
             raise UnsupportedImage(f"{name}: {error}") from error
 
 
-def size_of(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def _check_size(image: Image.Image, max_pixels: int, max_bytes: int, name: str = "") -> None:
+    """Raises TooLarge beyond the limits of pixels, and of bytes once decoded."""
+    if image.width * image.height > max_pixels:
+        raise TooLarge(f"{name}{image.width} x {image.height} pixels, limit {max_pixels}")
+    if bytes_of(image) > max_bytes:
+        raise TooLarge(f"{name}{bytes_of(image)} bytes once decoded, limit {max_bytes}")
+
+
+def size_of(stream: BinaryIO, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
     """Width and height of an image file by its header, as it lies in the file. The stream stays open.
 
     Raises UnsupportedImage for what cannot be read, TooLarge."""
@@ -75,12 +82,10 @@ def size_of(stream: BinaryIO, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         start = stream.read(_PNG_HEADER)
         stream.seek(0)
         if start.startswith(SIGNATURE):
-            width, height = png_size(start)
-        else:
-            width, height = _opened(cast(BinaryIO, _KeptOpen(stream)), start).size
-        if width * height > max_pixels:
-            raise TooLarge(f"{width} x {height} pixels, limit {max_pixels}")
-        return width, height
+            return png_size(start, max_pixels, max_bytes)
+        image = _opened(cast(BinaryIO, _KeptOpen(stream)), start)
+        _check_size(image, max_pixels, max_bytes)
+        return image.size
 
 
 def _opened(stream: BinaryIO, start: bytes) -> Image.Image:
@@ -96,8 +101,8 @@ def formats() -> list[str]:
     return [name for name in FORMATS if name in Image.OPEN]
 
 
-def _png(data: bytes, max_pixels: int) -> Source:
-    exact = PlainImage.from_png(data, max_pixels)
+def _png(data: bytes, max_pixels: int, max_bytes: int) -> Source:
+    exact = PlainImage.from_png(data, max_pixels, max_bytes)
     described = _described(data)
     pixel = Image.new("1", (1, 1))
     pixel.info.update(described)

@@ -27,9 +27,16 @@ from .models import Model
 MODES = ("L", "LA", "RGB", "RGBA")
 METADATA_LIMIT = 1 << 24
 """Bytes of a colour profile, and of EXIF, that a file may keep."""
+FREE_PIXELS, PIXELS_PER_BYTE = 1 << 18, 1 << 15
+"""A payload of n bytes holds at most FREE_PIXELS + n * PIXELS_PER_BYTE pixels, so that a file of a few bytes cannot ask
+for the work of a large image; flat images have some 4,000 pixels a byte."""
 _ROWS = 64  # read at a time
 _NEAR = 4  # times the least size, which files made in a hurry stay below
 _FAR = 12  # the same where they do not see repeats
+
+
+class TooFlat(UnsupportedImage):
+    """An image that a model codes in fewer bytes than a decoder accepts."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
     """The file of an image, and whether the model renders it as well as images that it knows (not asked
     of those of a given size).
 
-    Raises UnsupportedImage for a mode that it does not take, TooLarge beyond the container's and METADATA_LIMIT."""
+    Raises UnsupportedImage for a mode that it does not take, TooFlat, and TooLarge beyond the container's limit and
+    METADATA_LIMIT."""
     if not is_photograph(image):
         raise UnsupportedImage(f"{model.name} takes {model.codec.takes}, found mode {image.mode}")
     if image.width * image.height > container.MAX_PIXELS:
@@ -82,6 +90,8 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
         parameter |= METADATA if wish.metadata else 0
         width, height = image.size
         header = ModelHeader(parameter, image.mode, width, height, model.number, model.sha256[:8], model.name)
+        if width * height > most_pixels(len(payload)):
+            raise TooFlat(f"image of {width} x {height} pixels with nothing in it: store it plain")
         return container.write(header, front + payload)
 
     if wish.bpp is not None:
@@ -100,6 +110,9 @@ def decode(header: ModelHeader, payload: bytes, model: Model, preview: bool = Fa
     metadata, alpha, begin = _read_front(header, payload)
     codec, size = _codec(model), (header.height, header.width)
     show = codec.preview_photo if preview else codec.decode_photo
+    if header.width * header.height > most_pixels(len(payload) - begin):
+        what = Truncated if preview else Corrupt
+        raise what(f"payload: {len(payload) - begin} bytes cannot hold {header.width} x {header.height} pixels")
     pixels = show(payload[begin:], header.parameter & ~METADATA, *size)
     if header.mode in ("L", "LA"):
         pixels = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
@@ -108,6 +121,11 @@ def decode(header: ModelHeader, payload: bytes, model: Model, preview: bool = Fa
     image = Image.fromarray(np.ascontiguousarray(pixels))
     metadata.attach(image)
     return image
+
+
+def most_pixels(payload_bytes: int) -> int:
+    """Pixels that a photograph model's payload of so many bytes may have."""
+    return FREE_PIXELS + PIXELS_PER_BYTE * payload_bytes
 
 
 def may_be_smaller_plain(image: Image.Image, size: int) -> bool:

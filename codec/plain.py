@@ -29,6 +29,7 @@ from .png import (
     DEPTHS,
     GREY,
     GREY_ALPHA,
+    MAX_BYTES,
     MAX_PIXELS,
     PALETTE,
     RGB,
@@ -38,10 +39,12 @@ from .png import (
     checked_colours,
     deflate,
     filtered,
-    inflate,
+    inflated,
     pack,
+    parts_of,
+    png_of_stream,
     png_stream,
-    unfilter,
+    unfilter_pieces,
     unfiltered_rows,
 )
 from .strict_pillow import strict_pillow
@@ -65,6 +68,8 @@ SMALL = 2**19  # bytes of pixels up to which everything is tried
 LZMA_LIMIT_16 = 2**23  # bytes of rows up to which LZMA is tried at 16 bits, where there is no WebP
 WEBP_SIDE = 2**14 - 1  # bound of VP8L
 WEBP_SLOW_PIXELS = 2**22  # beyond, settings that take half the time and 1 % more bytes
+
+_PIECE = 1 << 20  # bytes of rows that are made at a time
 
 Samples = NDArray[np.uint8]
 
@@ -148,20 +153,63 @@ def repeats_size(samples: Samples) -> int:
 
 
 def decode(
-    method: int, extra: bytes, payload: bytes, width: int, height: int, mode: str, max_pixels: int = MAX_PIXELS
+    method: int,
+    extra: bytes,
+    payload: bytes,
+    width: int,
+    height: int,
+    mode: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> PlainImage:
-    """Inverse of `encode`. Raises Corrupt for what `encode` cannot have written, TooLarge beyond `max_pixels`."""
+    """Inverse of `encode`. Raises Corrupt for what `encode` cannot have written, TooLarge beyond the limits."""
+    told = _told(method, extra, (width, height), mode, max_pixels, max_bytes)
+    samples = _samples(method, payload, told.coded)
+    pixels = with_depth(samples, told.coded.colour, told.coded.depth, told.depth)
+    if pixels is None:
+        raise Corrupt(f"plain image: samples coded with {told.coded.depth} bits do not fit the image's {told.depth}")
+    stream = payload if method == DEFLATE and told.depth == told.coded.depth else b""
+    return PlainImage(pixels, told.depth, told.coded.colour, told.palette, told.transparency, stream)
+
+
+def to_png(
+    method: int,
+    extra: bytes,
+    payload: bytes,
+    width: int,
+    height: int,
+    mode: str,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> bytes:
+    """The PNG file of a coded form, without decoding it to samples where PNG has the same form. Raises as `decode`."""
+    told = _told(method, extra, (width, height), mode, max_pixels, max_bytes)
+    if method == DEFLATE and told.depth == told.coded.depth:
+        return png_of_stream(payload, told.coded, told.palette, told.transparency)
+    return decode(method, extra, payload, width, height, mode, max_pixels, max_bytes).to_png()
+
+
+class _Told(NamedTuple):
+    """What is known of an image before its payload is read. coded: layout of the coded samples; depth: the image's."""
+
+    coded: Layout
+    depth: int
+    palette: bytes
+    transparency: bytes
+
+
+def _told(method: int, extra: bytes, size: tuple[int, int], mode: str, max_pixels: int, max_bytes: int) -> _Told:
+    """Raises Corrupt, and TooLarge beyond the limits."""
+    width, height = size
     if mode not in KIND_OF or method not in METHODS or not width or not height:
         raise Corrupt(f"plain image: method {method}, mode {mode}, {width} x {height} pixels")
+    colour, depth, coded_depth, palette, transparency = parse_extra(extra, mode)
+    coded = Layout(width, height, coded_depth, colour)
     if width * height > max_pixels:
         raise TooLarge(f"image of {width} x {height} pixels, limit {max_pixels}")
-    colour, depth, coded_depth, palette, transparency = parse_extra(extra, mode)
-    samples = _samples(method, payload, Layout(width, height, coded_depth, colour))
-    pixels = with_depth(samples, colour, coded_depth, depth)
-    if pixels is None:
-        raise Corrupt(f"plain image: samples coded with {coded_depth} bits do not fit the image's {depth}")
-    stream = payload if method == DEFLATE and depth == coded_depth else b""
-    return PlainImage(pixels, depth, colour, palette, transparency, stream)
+    if width * height * coded.sample_bytes > max_bytes:
+        raise TooLarge(f"image of {width * height * coded.sample_bytes} bytes once decoded, limit {max_bytes}")
+    return _Told(coded, depth, palette, transparency)
 
 
 def _candidates(image: PlainImage) -> Iterator[Stored]:
@@ -194,19 +242,26 @@ def _samples(method: int, payload: bytes, layout: Layout) -> Samples:
     """Samples [H, W, B] at the coded depth."""
     if method == WEBP:
         return _from_webp(payload, layout)
-    rows = inflate(payload, layout.size) if method == DEFLATE else _from_lzma(payload, layout.size)
-    return unfilter(rows, layout)
+    pieces = inflated(payload, layout.size) if method == DEFLATE else _from_lzma(payload, layout.size)
+    return unfilter_pieces(pieces, layout)
 
 
-def _from_lzma(payload: bytes, size: int) -> bytes:
+def _from_lzma(payload: bytes, size: int) -> Iterator[bytes]:
+    """Undo raw LZMA2 to exactly `size` bytes, a piece at a time. Raises Corrupt for any other length, at the end."""
     unpacker = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=LZMA_FILTERS)
-    try:
-        rows = unpacker.decompress(payload, size + 1)
-    except lzma.LZMAError as error:
-        raise Corrupt(f"LZMA stream: {error}") from error
-    if len(rows) != size or not unpacker.eof or unpacker.unused_data:
+    made, data = 0, payload
+    while not unpacker.eof and made <= size:
+        try:
+            piece = unpacker.decompress(data, min(_PIECE, size + 1 - made))
+        except lzma.LZMAError as error:
+            raise Corrupt(f"LZMA stream: {error}") from error
+        if not piece and unpacker.needs_input:
+            break
+        made, data = made + len(piece), b""
+        if made <= size:
+            yield piece
+    if made != size or not unpacker.eof or unpacker.unused_data:
         raise Corrupt(f"LZMA stream: does not end after exactly {size} bytes of pixels")
-    return rows
 
 
 def _webp_effort(samples: Samples) -> tuple[int, int]:
@@ -238,13 +293,24 @@ def _from_webp(payload: bytes, layout: Layout) -> Samples:
             strict_pillow(layout.width * layout.height),
             WebPImageFile(io.BytesIO(struct.pack("<4sI", b"RIFF", len(body)) + body)) as image,
         ):
-            colours = np.asarray(image.convert("RGBA"))
+            samples = _channels(image, CHANNELS[layout.colour])
     except (OSError, SyntaxError, ValueError) as error:
         raise Corrupt(f"WebP data: {error}") from error
-    samples = colours[:, :, {1: [0], 2: [0, 3], 3: [0, 1, 2], 4: [0, 1, 2, 3]}[CHANNELS[layout.colour]]]
     if samples.max() >= 2**layout.depth:
         raise Corrupt(f"WebP data: sample {samples.max()} in an image of {layout.depth} bits")
     return samples
+
+
+def _channels(image: Image.Image, channels: int) -> Samples:
+    """[H, W, 1 to 4] of an image of mode RGB or RGBA: R, then A; or R, G, B, then A."""
+    image.load()
+    if channels < 3:
+        bands = [image.getchannel("R"), image.getchannel("A") if image.mode == "RGBA" else None][:channels]
+        opaque = np.uint8(255)
+        planes = [np.broadcast_to(opaque, image.size[::-1]) if band is None else np.asarray(band) for band in bands]
+        return planes[0][:, :, None] if channels == 1 else np.stack(planes, axis=2)
+    mode = "RGB" if channels == 3 else "RGBA"
+    return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Samples | None:
@@ -252,8 +318,14 @@ def with_depth(samples: Samples, colour: int, depth: int, new_depth: int) -> Sam
     if depth == new_depth:
         return samples
     old, new = (1 if colour == PALETTE else 255 // (2**bits - 1) for bits in (depth, new_depth))
-    values, rest = np.divmod(samples * np.uint8(old), np.uint8(new))
-    return None if rest.any() or values.max() >= 2**new_depth else values
+    values, rest = np.divmod(np.arange(2**depth) * old, new)
+    fits, table = (rest == 0) & (values < 2**new_depth), values.astype(np.uint8)
+    result = np.empty_like(samples)
+    for part, target in zip(parts_of(samples), parts_of(result), strict=True):
+        if not fits[part].all():
+            return None
+        target[...] = table[part]
+    return result
 
 
 def _least_depth(image: PlainImage) -> tuple[int, Samples]:

@@ -10,7 +10,7 @@ Source: Portable Network Graphics (PNG) Specification (Second Edition), W3C Reco
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,15 @@ from ..bitstream.errors import Corrupt, TooLarge, UnsupportedImage
 Bytes2d = NDArray[np.uint8]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MAX_PIXELS = 2**28
+MAX_PIXELS, MAX_BYTES = 2**28, 2**30
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 DEPTHS = {GREY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), GREY_ALPHA: (8, 16), RGBA: (8, 16)}
 TRANSPARENCY_BYTES = {GREY: 2, RGB: 6}
+_PIECE = 1 << 20  # bytes worked on at a time; a row is never split where it is read
+_READ = 1 << 16  # compressed bytes handed on at a time
+_NARROW = 16  # bytes of rows so short that filters of their own are not worth the time
+_WIDE = 1 << 24  # and of rows so long that choosing filters takes too much memory
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x y dx dy
 
 
@@ -52,9 +56,9 @@ class PlainImage:
         return int(self.pixels.shape[0])
 
     @classmethod
-    def from_png(cls, data: bytes, max_pixels: int = MAX_PIXELS) -> "PlainImage":
-        """Read a PNG file. Raises UnsupportedImage if it is damaged or animated, TooLarge beyond `max_pixels`."""
-        return read_png(data, max_pixels)
+    def from_png(cls, data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> "PlainImage":
+        """Read a PNG file. Raises UnsupportedImage if it is damaged or animated, TooLarge beyond the limits."""
+        return read_png(data, max_pixels, max_bytes)
 
     def to_png(self) -> bytes:
         """A PNG file of this image, not interlaced."""
@@ -90,6 +94,11 @@ class Layout:
         """Bytes of all rows with their filter bytes; 0 if there are no pixels."""
         return self.height * (1 + self.row_bytes) if self.width else 0
 
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a pixel's samples in memory: one each of up to 8 bits, two above."""
+        return CHANNELS[self.colour] * (1 + self.depth // 16)
+
     def adam7(self) -> list["Layout"]:
         """The seven passes of an interlaced image; some may be empty."""
         return [
@@ -98,10 +107,10 @@ class Layout:
         ]
 
 
-def read_png(data: bytes, max_pixels: int = MAX_PIXELS) -> PlainImage:
-    """Parse a PNG file. Raises UnsupportedImage if it is damaged or animated, TooLarge beyond `max_pixels`."""
+def read_png(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> PlainImage:
+    """Parse a PNG file. Raises UnsupportedImage if it is damaged or animated, TooLarge beyond the limits."""
     header, idat, palette, transparency = _parts(data)
-    layout, interlaced = _layout(header, max_pixels)
+    layout, interlaced = _layout(header, max_pixels, max_bytes)
     passes = layout.adam7() if interlaced else [layout]
     rows, stream = _inflate_idat(idat, sum(part.size for part in passes))
     try:
@@ -115,14 +124,40 @@ def read_png(data: bytes, max_pixels: int = MAX_PIXELS) -> PlainImage:
 def write_png(image: PlainImage) -> bytes:
     """Inverse of `read_png`; keeps the deflate stream where the image has one."""
     layout = layout_of(image)
-    rows = inflate(image.stream, layout.size) if image.stream else filtered(image)
-    body = image.stream or deflate(rows, 6)
-    idat = b"\x78\x01" + body + struct.pack(">I", zlib.adler32(rows))
-    header = struct.pack(">IIBBBBB", image.width, image.height, image.depth, image.colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"PLTE", image.palette), (b"tRNS", image.transparency)]
+    if image.stream:
+        return png_of_stream(image.stream, layout, image.palette, image.transparency)
+    narrow = layout.row_bytes < _NARROW
+    strips = _unfiltered_strips(image.pixels, image.depth) if narrow else _filtered_strips(image)
+    packer, checksum, body = zlib.compressobj(6, zlib.DEFLATED, -15, 9), 1, []
+    for strip in strips:
+        checksum = zlib.adler32(strip, checksum)
+        body.append(packer.compress(strip))
+    return _png(layout, [*body, packer.flush()], checksum, image.palette, image.transparency)
+
+
+def png_of_stream(stream: bytes, layout: Layout, palette: bytes, transparency: bytes) -> bytes:
+    """A PNG file whose pixels are a raw deflate stream of filtered rows, which is checked but not undone.
+
+    Raises Corrupt for a stream of another length, and for an unknown filter."""
+    checksum, place, stride = 1, 0, 1 + layout.row_bytes
+    for piece in inflated(stream, layout.size):
+        checksum = zlib.adler32(piece, checksum)
+        _check_filters(np.frombuffer(piece, np.uint8)[-place % stride :: stride])
+        place += len(piece)
+    return _png(layout, [stream], checksum, palette, transparency)
+
+
+def _png(layout: Layout, body: list[bytes], checksum: int, palette: bytes, transparency: bytes) -> bytes:
+    """A PNG file of a raw deflate stream, given in pieces. checksum: Adler-32 of the rows."""
+    idat = b"".join([b"\x78\x01", *body, struct.pack(">I", checksum)])
+    body.clear()
+    header = struct.pack(">IIBBBBB", layout.width, layout.height, layout.depth, layout.colour, 0, 0, 0)
+    chunks: list[tuple[bytes, bytes | memoryview]] = [
+        (kind, part) for kind, part in ((b"IHDR", header), (b"PLTE", palette), (b"tRNS", transparency)) if part
+    ]
     limit = 2**31 - 1  # of a chunk
-    chunks += [(b"IDAT", idat[start : start + limit]) for start in range(0, len(idat), limit)]
-    return SIGNATURE + b"".join(_chunk(kind, body) for kind, body in chunks if body) + _chunk(b"IEND", b"")
+    chunks += [(b"IDAT", memoryview(idat)[start : start + limit]) for start in range(0, len(idat), limit)]
+    return b"".join([SIGNATURE, *(part for chunk in [*chunks, (b"IEND", b"")] for part in _chunk_parts(*chunk))])
 
 
 def descriptions(data: bytes) -> Iterator[bytes]:
@@ -132,18 +167,20 @@ def descriptions(data: bytes) -> Iterator[bytes]:
     while start + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, start)
         if kind in (b"iCCP", b"eXIf", b"iTXt", b"zTXt", b"tEXt"):
-            pixel = _chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GREY, 0, 0, 0))
-            rest = _chunk(b"IDAT", zlib.compress(bytes(2))) + _chunk(b"IEND", b"")
-            yield SIGNATURE + pixel + data[start : start + length + 12] + rest
+            pixel = _chunk_parts(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, GREY, 0, 0, 0))
+            rest = (*_chunk_parts(b"IDAT", zlib.compress(bytes(2))), *_chunk_parts(b"IEND", b""))
+            yield b"".join([SIGNATURE, *pixel, data[start : start + length + 12], *rest])
         start += length + 12
 
 
-def size_of(start: bytes) -> tuple[int, int]:
-    """Width and height from the first 33 bytes of a PNG file. Raises UnsupportedImage if its header is damaged."""
+def size_of(start: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> tuple[int, int]:
+    """Width and height from the first 33 bytes of a PNG file.
+
+    Raises UnsupportedImage if its header is damaged, TooLarge beyond the limits."""
     header = start[12:29]
     if start[12:16] != b"IHDR" or zlib.crc32(header) != int.from_bytes(start[29:33], "big"):
         raise UnsupportedImage("damaged PNG: no IHDR, or its checksum is wrong")
-    layout, _ = _layout(header[4:], 1 << 62)
+    layout, _ = _layout(header[4:], max_pixels, max_bytes)
     return layout.width, layout.height
 
 
@@ -155,7 +192,7 @@ def layout_of(image: PlainImage) -> Layout:
 def png_stream(data: bytes) -> tuple[int, bytes]:
     """(bit depth, raw deflate stream) of a PNG file that this process made."""
     header, idat, _, _ = _parts(data)
-    layout, _ = _layout(header, MAX_PIXELS)
+    layout, _ = _layout(header, MAX_PIXELS, MAX_BYTES)
     return layout.depth, _inflate_idat(idat, layout.size)[1]
 
 
@@ -179,16 +216,27 @@ def deflate(rows: bytes, level: int) -> bytes:
     return packer.compress(rows) + packer.flush()
 
 
-def inflate(stream: bytes, size: int) -> bytes:
-    """Undo raw deflate to exactly `size` bytes, never holding more. Raises Corrupt for any other length."""
+def inflated(stream: bytes, size: int) -> Iterator[bytes]:
+    """Undo raw deflate to exactly `size` bytes, a piece at a time. Raises Corrupt for any other length, at the end."""
     unpacker = zlib.decompressobj(-15)
-    try:
-        rows = unpacker.decompress(stream, size + 1)
-    except zlib.error as error:
-        raise Corrupt(f"deflate stream: {error}") from error
-    if len(rows) != size or not unpacker.eof or unpacker.unused_data:
+    made = 0
+    for start in range(0, len(stream), _READ):
+        data, more = stream[start : start + _READ], True
+        while more and not unpacker.eof:
+            try:
+                piece = unpacker.decompress(data, _PIECE)
+            except zlib.error as error:
+                raise Corrupt(f"deflate stream: {error}") from error
+            data = unpacker.unconsumed_tail
+            more = bool(data) or len(piece) == _PIECE
+            made += len(piece)
+            if made > size:
+                break
+            yield piece
+        if made > size or unpacker.eof:
+            break
+    if made != size or not unpacker.eof or unpacker.unused_data or start + _READ < len(stream):
         raise Corrupt(f"deflate stream: does not end after exactly {size} bytes of pixels")
-    return rows
 
 
 def pack(samples: NDArray[np.uint8], depth: int) -> Bytes2d:
@@ -196,35 +244,66 @@ def pack(samples: NDArray[np.uint8], depth: int) -> Bytes2d:
     if depth >= 8:
         return samples.reshape(len(samples), -1)
     per = 8 // depth
-    padded = np.pad(samples[:, :, 0], ((0, 0), (0, -samples.shape[1] % per)))
-    shifts = np.arange(8 - depth, -1, -depth, dtype=np.uint8)
-    packed: Bytes2d = np.bitwise_or.reduce(padded.reshape(len(samples), -1, per) << shifts, axis=2)
+    packed = np.zeros((len(samples), -(-samples.shape[1] // per)), np.uint8)
+    for place in range(per):
+        part = samples[:, place::per, 0]
+        packed[:, : part.shape[1]] |= part << np.uint8(8 - depth * (place + 1))
     return packed
 
 
 def unpack(packed: Bytes2d, layout: Layout) -> NDArray[np.uint8]:
     """Inverse of `pack`."""
-    if layout.depth >= 8:
-        return packed.reshape(layout.height, layout.width, -1)
-    shifts = np.arange(8 - layout.depth, -1, -layout.depth, dtype=np.uint8)
-    samples = (packed[:, :, None] >> shifts) & np.uint8(2**layout.depth - 1)
-    return samples.reshape(layout.height, -1)[:, : layout.width, None]
+    samples = np.empty((layout.height, layout.width, 1 if layout.depth < 8 else layout.pixel_bytes), np.uint8)
+    _unpack(packed, layout.depth, samples)
+    return samples
+
+
+def _unpack(packed: Bytes2d, depth: int, samples: NDArray[np.uint8]) -> None:
+    """Inverse of `pack`, into samples [H, W, B]."""
+    if depth >= 8:
+        samples[...] = packed.reshape(samples.shape)
+        return
+    per = 8 // depth
+    for place in range(per):
+        part = samples[:, place::per, 0]
+        np.right_shift(packed[:, : part.shape[1]], 8 - depth * (place + 1), out=part)
+        part &= np.uint8(2**depth - 1)
 
 
 def unfiltered_rows(samples: NDArray[np.uint8], depth: int) -> bytes:
     """Packed rows, each after filter byte 0 (none)."""
-    return np.pad(pack(samples, depth), ((0, 0), (1, 0))).tobytes()
+    return b"".join(_unfiltered_strips(samples, depth))
+
+
+def _unfiltered_strips(samples: NDArray[np.uint8], depth: int) -> Iterator[bytes]:
+    for part in parts_of(samples):
+        packed = pack(part, depth)
+        rows = np.zeros((len(packed), 1 + packed.shape[1]), np.uint8)
+        rows[:, 1:] = packed
+        yield rows.tobytes()
+
+
+def parts_of(samples: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Views of some rows of [H, W, B] at a time, about _PIECE bytes each."""
+    step = max(1, _PIECE // (samples.shape[1] * samples.shape[2]))
+    for start in range(0, len(samples), step):
+        yield samples[start : start + step]
 
 
 def filtered(image: PlainImage) -> bytes:
     """Rows with a filter chosen for each by the least sum of absolute differences (PNG 12.8); none below 8 bits."""
-    if image.depth < 8 or image.colour == PALETTE:
-        return unfiltered_rows(image.pixels, image.depth)
-    packed = pack(image.pixels, image.depth)
-    above = np.vstack([np.zeros_like(packed[:1]), packed[:-1]])
-    step = max(1, 2**20 // packed.shape[1])  # rows at a time, to bound memory
-    blocks = [slice(start, start + step) for start in range(0, len(packed), step)]
-    return b"".join(_best_filters(packed[rows], above[rows], layout_of(image).pixel_bytes) for rows in blocks)
+    return b"".join(_filtered_strips(image))
+
+
+def _filtered_strips(image: PlainImage) -> Iterator[bytes]:
+    if image.depth < 8 or image.colour == PALETTE or layout_of(image).row_bytes > _WIDE:
+        yield from _unfiltered_strips(image.pixels, image.depth)
+        return
+    before: Bytes2d = np.zeros_like(pack(image.pixels[:1], image.depth))
+    for part in parts_of(image.pixels):
+        packed = pack(part, image.depth)
+        yield _best_filters(packed, np.vstack([before, packed[:-1]]), layout_of(image).pixel_bytes)
+        before = packed[-1:]
 
 
 def _best_filters(rows: Bytes2d, above: Bytes2d, pixel_bytes: int) -> bytes:
@@ -241,18 +320,94 @@ def _best_filters(rows: Bytes2d, above: Bytes2d, pixel_bytes: int) -> bytes:
 
 
 def unfilter(rows: bytes, layout: Layout) -> NDArray[np.uint8]:
-    """Samples [H, W, B] of filtered rows. Raises Corrupt for an unknown filter.
+    """Samples [H, W, B] of filtered rows. Raises Corrupt for an unknown filter."""
+    return unfilter_pieces([rows], layout)
+
+
+def unfilter_pieces(pieces: Iterable[bytes], layout: Layout) -> NDArray[np.uint8]:
+    """The same of rows that come in pieces of any length."""
+    sample_bytes = 1 if layout.depth < 8 else layout.pixel_bytes
+    samples = np.empty((layout.height, layout.width, sample_bytes), np.uint8)
+    above: Bytes2d = np.zeros((1, layout.row_bytes), np.uint8)
+    done = 0
+    for table in _strips(pieces, 1 + layout.row_bytes):
+        _check_filters(table[:, 0])
+        packed = _unfiltered(table[:, 0], table[:, 1:], above, layout.pixel_bytes)
+        _unpack(packed, layout.depth, samples[done : done + len(packed)])
+        above = packed[-1:].copy()
+        done += len(packed)
+    return samples
+
+
+def _strips(pieces: Iterable[bytes], stride: int) -> Iterator[Bytes2d]:
+    """Whole rows [n, stride], some at a time and at least one, of bytes that come in pieces."""
+    buffer = bytearray()
+    for piece in pieces:
+        for start in range(0, len(piece), _PIECE):
+            buffer += memoryview(piece)[start : start + _PIECE]
+            rows = len(buffer) // stride
+            if rows:
+                data, buffer = buffer, buffer[rows * stride :]
+                yield np.frombuffer(data, np.uint8, rows * stride).reshape(rows, stride)
+
+
+def _check_filters(filters: NDArray[np.uint8]) -> None:
+    """Raises Corrupt for filters that PNG does not have."""
+    if filters.size and filters.max() > 4:
+        raise Corrupt(f"row filter {filters.max()}, expected 0 to 4")
+
+
+def _unfiltered(filters: NDArray[np.uint8], body: Bytes2d, above: Bytes2d, pixel_bytes: int) -> Bytes2d:
+    """Rows [n, row_bytes] without their filters [n]. above: the row before them [1, row_bytes]."""
+    if body.shape[1] == pixel_bytes:  # nothing is left of a pixel that is a row: "left" is none, "Paeth" is "above"
+        filters = np.array([0, 0, 2, 3, 2], np.uint8)[filters]
+    if not filters.any():
+        return body
+    if (filters & 0xFD).any():
+        return _undo_by_pillow(filters, body, above, pixel_bytes)
+    return _undo_up(filters, body, above)
+
+
+def _undo_up(filters: NDArray[np.uint8], body: Bytes2d, above: Bytes2d) -> Bytes2d:
+    """Rows of which each has filter 0 (none) or 2 (difference to the row above): sums, modulo 256, since the last 0."""
+    result = np.empty_like(body)
+    since = np.maximum.accumulate(np.where(filters, 0, np.arange(1, len(body) + 1)))
+    step = max(1, _PIECE // len(body))
+    for begin in range(0, body.shape[1], step):
+        part = slice(begin, begin + step)
+        rows = np.vstack([above[:, part], body[:, part]])
+        sums = np.cumsum(rows, axis=0, dtype=np.uint8)
+        result[:, part] = sums[1:] - (sums - rows)[since]
+    return result
+
+
+def _undo_by_pillow(filters: NDArray[np.uint8], body: Bytes2d, above: Bytes2d, pixel_bytes: int) -> Bytes2d:
+    """Rows with any filters, in tiles, so that long rows take little memory.
 
     A filter relates a byte only to bytes of the same place in other pixels. So rows of any layout are also rows of
-    8-bit images of 1 to 4 channels (two of them for pixels of 6 or 8 bytes), which Pillow undoes quickly.
-    """
-    table = np.frombuffer(rows, np.uint8).reshape(layout.height, 1 + layout.row_bytes)
-    if table[:, 0].max() > 4:
-        raise Corrupt(f"row filter {table[:, 0].max()}, expected 0 to 4")
-    groups = 2 if layout.pixel_bytes > 4 else 1
-    body = table[:, 1:].reshape(layout.height, -1, groups, layout.pixel_bytes // groups)
-    parts = [_unfilter_by_pillow(table[:, :1], body[:, :, group]) for group in range(groups)]
-    return unpack(np.stack(parts, axis=2).reshape(layout.height, -1), layout)
+    8-bit images of 1 to 4 channels (two of them for pixels of 6 or 8 bytes), which Pillow undoes quickly. Before a
+    tile stand the row above it and the pixels to its left, filtered so that they come out as they are known."""
+    result = np.empty_like(body)
+    width, filters = body.shape[1], np.concatenate([[0], filters]).astype(np.uint8)
+    step = max(1, 4 * _PIECE // (len(filters) * pixel_bytes)) * pixel_bytes
+    for begin in range(0, width, step):
+        part = slice(begin, begin + step)
+        tile = np.vstack([above[:, part], body[:, part]])
+        if begin:
+            left = slice(begin - pixel_bytes, begin)
+            tile = np.hstack([_as_first(filters, np.vstack([above[:, left], result[:, left]])), tile])
+        pixels = tile.reshape(len(tile), -1, pixel_bytes)
+        groups = np.split(pixels, 2 if pixel_bytes > 4 else 1, axis=2)
+        undone = np.concatenate([_unfilter_by_pillow(filters[:, None], group) for group in groups], axis=2)
+        result[:, part] = undone.reshape(len(tile), -1)[1:, pixel_bytes * bool(begin) :]
+    return result
+
+
+def _as_first(filters: NDArray[np.uint8], pixels: Bytes2d) -> Bytes2d:
+    """Pixels [n, B], the first of n rows, filtered: nothing is left of them, so only the one above counts."""
+    above = np.vstack([np.zeros_like(pixels[:1]), pixels[:-1]])
+    share = np.choose(filters[:, None], [above & 0, above & 0, above, above >> 1, above])
+    return pixels - share  # type: ignore[no-any-return]
 
 
 def _unfilter_by_pillow(filters: Bytes2d, body: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -261,7 +416,8 @@ def _unfilter_by_pillow(filters: Bytes2d, body: NDArray[np.uint8]) -> NDArray[np
     colour = {1: GREY, 2: GREY_ALPHA, 3: RGB, 4: RGBA}[channels]
     rows = np.hstack([filters, body.reshape(height, -1)]).tobytes()
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    png = SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows, 0)) + _chunk(b"IEND", b"")
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b""))
+    png = b"".join([SIGNATURE, *(part for chunk in parts for part in _chunk_parts(*chunk))])
     # The plug-in's class rather than Image.open: that one has a pixel limit of its own, global to the process.
     with PngImageFile(io.BytesIO(png)) as image:
         return np.asarray(image).reshape(body.shape)
@@ -279,8 +435,8 @@ def _deinterlace(rows: bytes, passes: list[Layout], layout: Layout) -> NDArray[n
     return pixels
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+def _chunk_parts(kind: bytes, body: bytes | memoryview) -> tuple[bytes | memoryview, ...]:
+    return struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -319,7 +475,7 @@ def _parts(data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
     return found[b"IHDR"][0], b"".join(found[b"IDAT"]), found.get(b"PLTE", empty)[0], found.get(b"tRNS", empty)[0]
 
 
-def _layout(header: bytes, max_pixels: int) -> tuple[Layout, bool]:
+def _layout(header: bytes, max_pixels: int, max_bytes: int) -> tuple[Layout, bool]:
     """(layout, whether interlaced) from IHDR."""
     if len(header) != 13:
         raise UnsupportedImage(f"damaged PNG: IHDR of {len(header)} bytes, expected 13")
@@ -328,7 +484,10 @@ def _layout(header: bytes, max_pixels: int) -> tuple[Layout, bool]:
         raise UnsupportedImage(f"damaged PNG: impossible header {header.hex()}")
     if width * height > max_pixels:
         raise TooLarge(f"PNG of {width} x {height} pixels, limit {max_pixels}")
-    return Layout(width, height, depth, colour), bool(interlace)
+    layout = Layout(width, height, depth, colour)
+    if width * height * layout.sample_bytes > max_bytes:
+        raise TooLarge(f"PNG of {width * height * layout.sample_bytes} bytes once decoded, limit {max_bytes}")
+    return layout, bool(interlace)
 
 
 def _inflate_idat(idat: bytes, size: int) -> tuple[bytes, bytes]:

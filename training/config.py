@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +11,14 @@ from typing import ClassVar
 
 from torch import nn
 
-from ..codec.config import ConfigError, from_dict
+from ..codec.config import ConfigError, check_range, from_dict
 from ..codec.ladder.config import LadderConfig
 from ..codec.photo.config import PhotoConfig
 from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.config import PhotoVQConfig
 from ..codec.vq.config import VQConfig
+
+_MAX_FILE = 1 << 20  # bytes of a recipe
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
-        if min(self.epochs, self.batch_size, self.warmup_steps, self.evaluate_every) < 1:
-            raise ValueError("epochs, batch_size, warmup_steps and evaluate_every must be at least 1")
+        check_range(1, 10**6, epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
+        check_range(1, 10**9, warmup_steps=self.warmup_steps)
+        check_range(0, 2**32 - 1, seed=self.seed)
+        check_range(1e-12, 1e3, learning_rate=self.learning_rate)
+        check_range(1e-9, math.inf, grad_clip=self.grad_clip)
         if self.schedule not in ("cosine", "constant", "steps"):
             raise ValueError(f"schedule must be 'cosine', 'constant' or 'steps', found {self.schedule!r}")
         if self.precision not in ("bf16", "float32"):
@@ -78,6 +85,12 @@ class VQTrain(TrainConfig):
     commitment: float = 2.0
     restart_until: float = 0.6
     restart_below: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ValueError."""
+        super().__post_init__()
+        check_range(0, 1e9, rate_bits=self.rate_bits, commitment=self.commitment, restart_below=self.restart_below)
+        check_range(0, 1, rate_start=self.rate_start, restart_until=self.restart_until)
 
 
 @dataclass(frozen=True)
@@ -112,8 +125,10 @@ class LadderTrain(TrainConfig):
         super().__post_init__()
         if not (0 <= self.kl_warmup <= 1 and 0 <= self.round_from <= 1 and 0 <= self.lossy_share <= 1):
             raise ValueError("kl_warmup, round_from and lossy_share must be in 0..1")
-        if self.importance < 1:
-            raise ValueError("importance must be at least 1")
+        check_range(
+            0, 1e6, rd_weights=self.rd_weights, preview_weight=self.preview_weight, ladder_rate=self.ladder_rate
+        )
+        check_range(1, 10**6, importance=self.importance)
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,14 @@ class PhotoTrain(TrainConfig):
     round_from: float = 0.6
     smallest: float = 1.0
     watched: tuple[int, ...] = (10, 40, 70, 100)
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ValueError."""
+        super().__post_init__()
+        check_range(1, 1 << 14, crop=self.crop)
+        check_range(0, 1, round_from=self.round_from)
+        check_range(1e-3, 1, smallest=self.smallest)
+        check_range(1, 100, watched=self.watched)
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,8 @@ class PhotoVQTrain(TrainConfig):
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
         super().__post_init__()
+        check_range(1, 1 << 14, crop=self.crop)
+        check_range(0, 1e6, prior_rate=self.prior_rate)
         if not (0 <= self.price_warmup <= 1 and 0 <= self.split_until <= 1 and 0 <= self.split_below <= 1):
             raise ValueError("price_warmup, split_until and split_below must be in 0..1")
 
@@ -179,6 +204,8 @@ class PhotoLosslessTrain(TrainConfig):
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
         super().__post_init__()
+        check_range(1, 1 << 14, crop=self.crop)
+        check_range(1e-3, 1, smallest=self.smallest)
         if not (0 <= self.grey <= 1 and 1 <= self.pixels <= self.crop**2):
             raise ValueError("grey must be in 0..1, pixels in 1..crop^2")
 
@@ -194,6 +221,11 @@ class Recipe:
     train: TrainConfig
     family: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        """Check the name; raises ValueError."""
+        if not re.fullmatch(r"[a-z0-9-]{1,255}", self.name):
+            raise ValueError(f"name must be 1 to 255 characters a-z, 0-9 and -, found {self.name[:80]!r}")
+
 
 @dataclass(frozen=True)
 class VQRecipe(Recipe):
@@ -205,6 +237,7 @@ class VQRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that model and training fit; raises ValueError."""
+        super().__post_init__()
         if len(self.train.rate_bits) != len(self.model.levels):
             raise ValueError(f"train.rate_bits needs one entry per level, {len(self.model.levels)} in all")
 
@@ -219,6 +252,7 @@ class LadderRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that model and training fit; raises ValueError."""
+        super().__post_init__()
         if len(self.train.rd_weights) != self.model.qualities - 1:
             raise ValueError(f"train.rd_weights needs one entry per lossy quality, {self.model.qualities - 1} in all")
         if self.train.importance > 1 and self.model.posterior != "gaussian":
@@ -235,6 +269,7 @@ class PhotoRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that model and training fit; raises ValueError."""
+        super().__post_init__()
         if self.train.crop % self.model.multiple:
             raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
 
@@ -249,6 +284,7 @@ class PhotoVQRecipe(Recipe):
 
     def __post_init__(self) -> None:
         """Check that model and training fit; raises ValueError."""
+        super().__post_init__()
         if self.train.crop % self.model.multiple:
             raise ValueError(f"train.crop must be a multiple of {self.model.multiple}, found {self.train.crop}")
 
@@ -276,10 +312,13 @@ def read_recipe(path: str | Path) -> Recipe:
     if not path.exists() and path.suffix == "" and len(path.parts) == 1:
         path = Path(__file__).parent / "recipes" / f"{path}.toml"
     try:
-        values = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        if path.stat().st_size > _MAX_FILE:
+            raise ConfigError(f"recipe {path}: at most {_MAX_FILE} bytes expected")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, or an endless number
         raise ConfigError(f"cannot read recipe {path}: {error}") from error
     family = values.pop("family", None)
-    if family not in FAMILIES:
-        raise ConfigError(f"recipe {path}: family must be one of {', '.join(FAMILIES)}, found {family!r}")
+    if not isinstance(family, str) or family not in FAMILIES:
+        found = family[:80] if isinstance(family, str) else type(family).__name__
+        raise ConfigError(f"recipe {path}: family must be one of {', '.join(FAMILIES)}, found {found!r}")
     return from_dict(FAMILIES[family], values, "recipe")

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from ...bitstream.archive import MAGIC, Names
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import BadArgument, Corrupt
 from .. import files, inputs
 from ..files import FileError
@@ -45,6 +45,7 @@ def pack(
     device: str = "cpu",
     force: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
     skip: Skip = lambda name, reason: None,
     note: Skip = lambda name, reason: None,
@@ -58,6 +59,7 @@ def pack(
     UnsupportedImage and TooLarge for arrays that are no images."""
     model, device = inputs.checked_model(model), inputs.checked_device(device)
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
     force = inputs.checked_flag("force", force)
     for name, function in (("progress", progress), ("skip", skip), ("note", note)):
         inputs.check_callable(name, function)
@@ -68,11 +70,11 @@ def pack(
     if not isinstance(sources, Iterable) or isinstance(sources, bytes | bytearray | memoryview):
         raise BadArgument(f"sources: expected paths, or Items, found {type(sources).__name__}")
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
-        sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels)
+        sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels, max_bytes)
     items = sources if isinstance(sources, Sources) else _checked_items(sources)
     return packing.pack(
         items, target, model=model, jobs=jobs, ray=ray, device=device, force=force,
-        max_pixels=max_pixels, progress=progress, note=note,
+        max_pixels=max_pixels, max_bytes=max_bytes, progress=progress, note=note,
     )  # fmt: skip
 
 
@@ -100,16 +102,22 @@ def _checked_names(names: object) -> list[str]:
     return cast(list[str], found)
 
 
-def open_for(target: packing.Target, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
+def open_for(
+    target: packing.Target,
+    paths: Sequence[AnyPath],
+    skip: Skip,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Sources:
     """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
     the target is one of the sources."""
     if not isinstance(target, str | os.PathLike):
-        return open_sources(paths, skip, max_pixels)
+        return open_sources(paths, skip, max_pixels, max_bytes=max_bytes)
     for path in paths:
         text = os.fspath(path)
         if _same_file(text.removeprefix("@"), target):
             raise FileError(f"{text} is both source and output; name another output")
-    return open_sources(paths, skip, max_pixels, leave_out=target)
+    return open_sources(paths, skip, max_pixels, leave_out=target, max_bytes=max_bytes)
 
 
 def _same_file(one: AnyPath, other: AnyPath) -> bool:
@@ -130,18 +138,20 @@ def unpack(
     keep_going: bool = False,
     jobs: int = 1,
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Unpacked:
     """Unpack an archive's images into a folder of image files, or one .npy, .npz or IDX file (see `sinks`).
 
     The target appears whole or not at all. source: a path or URL; or an open archive, which knows model, device and
-    max_pixels. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
+    limits. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
     in. keep_going: leave damaged blocks out and return them, instead of raising. jobs: processes, 0 for one per core.
     progress: called with the number of
     images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
     into one array."""
     model, device = inputs.checked_weights(model), inputs.checked_device(device)
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
+    max_bytes = inputs.checked_count("max_bytes", max_bytes)
     force, keep_going = inputs.checked_flag("force", force), inputs.checked_flag("keep_going", keep_going)
     inputs.check_callable("progress", progress)
     only = None if only is None else _checked_names(only)
@@ -151,7 +161,7 @@ def unpack(
     _check_path("source", source)
     if _same_file(source, target):
         raise FileError(f"{os.fspath(target)} is the archive itself; name another output")
-    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
+    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive:
         return _unpack(archive, target, only, force, keep_going, jobs, progress)
 
 

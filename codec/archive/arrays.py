@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
 from ..idx import read_shape
@@ -122,21 +122,21 @@ class ArrayFile:
                         yield "/".join(filter(None, (label, name))), image
 
 
-def array_file(place: Place, skip: Skip, max_pixels: int = MAX_PIXELS) -> ArrayFile | None:
+def array_file(place: Place, skip: Skip, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> ArrayFile | None:
     """The arrays in a file, None if it is no IDX, .npy or .npz file (by its first bytes, not its name).
 
     skip: told of members of a .npz that are no arrays. Raises UnsupportedImage for arrays that are no images (see
-    `_stack`), TooLarge for more than max_pixels or MAX_IMAGES, FileError for a damaged or hostile file."""
+    `_stack`), TooLarge for more than max_pixels, max_bytes or MAX_IMAGES, FileError for a damaged or hostile file."""
     with reading(str(place)), place.open() as file:
         start = file.read(len(NPY))
         file.seek(0)
         if start.startswith(ZIP):
-            return _zip_file(place, file, skip, max_pixels)
+            return _zip_file(place, file, skip, max_pixels, max_bytes)
         unpack, most = (_gunzipped, _MAX_RATIO * place.size()) if start.startswith(GZIP) else (_as_it_is, place.size())
         with unpack(file, "") as stream:
             if not _is_array(stream.read(len(NPY))):
                 return None
-            stack = _stack(str(place), stream, most, max_pixels)
+            stack = _stack(str(place), stream, most, max_pixels, max_bytes)
     return ArrayFile(place, {"": stack}, unpack)
 
 
@@ -156,7 +156,7 @@ def _unzipped(file: BinaryIO, label: str) -> BinaryIO:
     return cast(BinaryIO, zipfile.ZipFile(file).open(f"{label}.npy"))
 
 
-def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> ArrayFile:
+def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int, max_bytes: int) -> ArrayFile:
     members: dict[str, Stack] = {}
     left_out: list[tuple[str, str]] = []
     with zipfile.ZipFile(file) as archive:
@@ -166,8 +166,9 @@ def _zip_file(place: Place, file: BinaryIO, skip: Skip, max_pixels: int) -> Arra
                 left_out.append((info.filename, "no array"))
                 continue
             with archive.open(info) as stream:
+                found = cast(BinaryIO, stream)
                 try:
-                    members[label] = _stack(f"{place}/{label}", cast(BinaryIO, stream), info.file_size, max_pixels)
+                    members[label] = _stack(f"{place}/{label}", found, info.file_size, max_pixels, max_bytes)
                 except (UnsupportedImage, ValueError) as error:  # ValueError: a header that NumPy cannot read
                     left_out.append((label, str(error)))
     for label in _labels(members):
@@ -219,7 +220,7 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return _NPY_HEADERS[version](stream)
 
 
-def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
+def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int, max_bytes: int) -> Stack:
     """The images in an array: uint8, bool or uint16 [H, W], [N, H, W] or [N, 1, H, W], uint8 [N, H, W, 1 to 4], and
     [N, 2 to 4, H, W] where W is more.
 
@@ -235,7 +236,7 @@ def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int) -> Stack:
     if len(one) == 3 and one[2] not in ((1, 2, 3, 4) if dtype == np.uint8 else (1,)):
         raise UnsupportedImage(f"{told}: {_EXPECTED}")
     stack = Stack(path, 1 if single else shape[0], one, dtype, turned, single, first)
-    _check_size(stack, told, most - stream.tell(), max_pixels)
+    _check_size(stack, told, most - stream.tell(), max_pixels, max_bytes)
     return stack
 
 
@@ -267,9 +268,11 @@ def _flattened(rows: int, width: int) -> tuple[int, ...] | None:
     return None
 
 
-def _check_size(stack: Stack, told: str, most: int, max_pixels: int) -> None:
+def _check_size(stack: Stack, told: str, most: int, max_pixels: int, max_bytes: int) -> None:
     if stack.count > MAX_IMAGES or math.prod(stack.shape[:2]) > max_pixels:
         raise TooLarge(f"{told}: at most {MAX_IMAGES} images of {max_pixels} pixels can be read")
+    if stack.image_bytes > max_bytes:
+        raise TooLarge(f"{told}: images of at most {max_bytes} bytes can be read")
     if stack.count * stack.image_bytes > most:
         raise UnsupportedImage(f"{told}: the file has fewer bytes")
     if stack.turned and stack.count * stack.image_bytes > _MAX_TURNED:

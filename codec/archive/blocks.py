@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...bitstream.archive import BITS_BACK, FILES, Block
-from ...bitstream.archive_index import KINDS
-from ...bitstream.container import KIND_PLAIN, MAGIC, MAX_PIXELS, MODES, VERSION
+from ...bitstream.archive_index import KINDS, MOST_IMAGES
+from ...bitstream.container import KIND_PLAIN, MAGIC, MAX_BYTES, MAX_PIXELS, MODES, VERSION, check_size
 from ...bitstream.errors import (
     BitstreamError,
     Corrupt,
@@ -35,10 +35,13 @@ from ..png import GREY, PlainImage
 from .library import BUILT_IN, Library, Packer
 from .solid import SolidImages, picture_of
 
-MAX_BITS_BACK = 5000
+MAX_BITS_BACK = MOST_IMAGES[BITS_BACK]
 """Images of a BITS_BACK block."""
-MAX_FILES, MAX_FILES_BYTES = 1000, 1 << 24
+MAX_FILES, MAX_FILES_BYTES = MOST_IMAGES[FILES], 1 << 24
 """Images of a FILES block, and bytes from which on no further image is added."""
+MAX_BLOCK_BYTES = 1 << 28
+"""Bytes of the pixels of a BITS_BACK block once decoded."""
+_SMALL_BLOCK = 1 << 24  # bytes that a block may take whatever the limit of an image is
 TOGETHER = 256
 """Images that are decoded together where models decode them."""
 CODED, ORIGINAL = 0, 1
@@ -144,6 +147,7 @@ class Options:
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     library: Library = BUILT_IN
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -166,11 +170,14 @@ class Stored:
         if self.exact is not None:
             return picture_of(self.exact)
         if self.original is not None:
-            source = image_of("image", self.original, self.options.max_pixels)
+            source = image_of("image", self.original, self.options.max_pixels, self.options.max_bytes)
             if source.exact is not None and source.exact.depth == 16 and source.exact.colour != GREY:
                 raise UnsupportedImage("Pillow cannot hold 16-bit colour; unpacking keeps every bit")
             return source.picture
-        return api.decode(self._coded, "pil", self.options.model, self.options.device, self.options.max_pixels)  # type: ignore[no-any-return]
+        options = self.options
+        return api.decode(  # type: ignore[no-any-return]
+            self._coded, "pil", options.model, options.device, options.max_pixels, max_bytes=options.max_bytes
+        )
 
     def png(self) -> bytes:
         """The image as a PNG file, 16-bit colour too. Raises what `pil` raises."""
@@ -179,9 +186,12 @@ class Stored:
         if self.exact is not None:
             return self.exact.to_png()
         if self.original is not None:
-            source = image_of("image", self.original, self.options.max_pixels)
+            source = image_of("image", self.original, self.options.max_pixels, self.options.max_bytes)
             return (source.exact or plain.from_pil(source.picture)).to_png()
-        return api.decode_to_png(self._coded, self.options.model, self.options.device, self.options.max_pixels)
+        options = self.options
+        return api.decode_to_png(
+            self._coded, options.model, options.device, options.max_pixels, max_bytes=options.max_bytes
+        )
 
     @property
     def by_model(self) -> bool:
@@ -201,7 +211,9 @@ def decode_together(stored: Sequence[Stored]) -> list[Stored]:
     if chosen:
         options = found[chosen[0]].options
         blobs = [found[number]._coded for number in chosen]
-        pictures = api.decode_batch(blobs, "pil", options.model, options.device, options.max_pixels)
+        pictures = api.decode_batch(
+            blobs, "pil", options.model, options.device, options.max_pixels, max_bytes=options.max_bytes
+        )
         for number, picture in zip(chosen, pictures, strict=True):
             found[number] = replace(found[number], coded=None, picture=picture)
     return found
@@ -254,11 +266,20 @@ class OpenPixels:
             raise Corrupt(f"bits-back block: expected 1 to {MAX_BITS_BACK} images, found {count}")
         packer = options.library.find(label.number, label.name, label.prefix, options.model, options.device)
         self.mode = label.mode
+        _check_block(label.mode, packer.codec.image_size, count, options)
         self.pixels = packer.codec.unpack_images(block.payload, count)
         self.nbytes = self.pixels.nbytes
 
     def __getitem__(self, position: int) -> Stored:
         return Stored(picture=from_grey_plane(self.pixels[position], self.mode))
+
+
+def _check_block(mode: str, side: int, count: int, options: Options) -> None:
+    """Raises TooLarge for images beyond the limits, and for a block whose pixels take too much memory."""
+    check_size(mode, side, side, options.max_pixels, options.max_bytes, "bits-back block")
+    most = min(MAX_BLOCK_BYTES, max(options.max_bytes, _SMALL_BLOCK))
+    if count * side * side > most:
+        raise TooLarge(f"bits-back block: expected at most {most} bytes once decoded, found {count} x {side} x {side}")
 
 
 class OpenSolid:
@@ -267,15 +288,18 @@ class OpenSolid:
     def __init__(self, block: Block, options: Options) -> None:
         """Raises Corrupt, Truncated or TooLarge."""
         self.images = SolidImages(block.payload, len(block.numbers))
-        self.max_pixels = options.max_pixels
+        self.options = options
         self.nbytes = self.images.nbytes
 
     def __getitem__(self, position: int) -> Stored:
         """Raises Corrupt or TooLarge."""
         width, height = self.images.size(position)
-        if width * height > self.max_pixels:
-            raise TooLarge(f"image of {width} x {height} pixels, limit {self.max_pixels}")
-        return Stored(exact=self.images[position])
+        if width * height > self.options.max_pixels:
+            raise TooLarge(f"image of {width} x {height} pixels, limit {self.options.max_pixels}")
+        image = self.images[position]
+        if image.pixels.size > self.options.max_bytes:
+            raise TooLarge(f"image of {image.pixels.size} bytes once decoded, limit {self.options.max_bytes}")
+        return Stored(exact=image)
 
 
 OpenBlock = OpenFiles | OpenPixels | OpenSolid

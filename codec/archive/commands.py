@@ -42,6 +42,7 @@ def pack(
     device: str,
     force: bool,
     max_pixels: int,
+    max_bytes: int,
     as_json: bool,
 ) -> None:
     """Pack images into an archive, losslessly.
@@ -56,11 +57,11 @@ def pack(
     kept = _refuse if strict else lambda name, reason: note(f"{name} is stored as it is: {reason}")
     check_device(device)
     use_one_thread()
-    found = api.open_for(target, sources, left_out, max_pixels)
+    found = api.open_for(target, sources, left_out, max_pixels, max_bytes)
     with progress_bar("packing", found.total) as progress:
         told = api.pack(
             found, target, model=model, jobs=jobs, ray=ray, device=device, force=force, max_pixels=max_pixels,
-            progress=progress, note=kept,
+            max_bytes=max_bytes, progress=progress, note=kept,
         )  # fmt: skip
     show({"output": target} | asdict(told), as_json, f"{target}: {_in_words(told)}")
 
@@ -98,6 +99,7 @@ def unpack(
     device: str,
     force: bool,
     max_pixels: int,
+    max_bytes: int,
     as_json: bool,
 ) -> None:
     """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file."""
@@ -109,7 +111,7 @@ def unpack(
     use_one_thread()
     with (
         files.naming(source),
-        Archive(source, model, device, max_pixels=max_pixels) as archive,
+        Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive,
         progress_bar("unpacking", len(only) or len(archive)) as progress,
     ):
         told = api.unpack(
@@ -130,7 +132,14 @@ def unpack(
 @JSON
 @click.pass_context
 def verify(
-    context: click.Context, source: str, model: str | None, jobs: int, device: str, max_pixels: int, as_json: bool
+    context: click.Context,
+    source: str,
+    model: str | None,
+    jobs: int,
+    device: str,
+    max_pixels: int,
+    max_bytes: int,
+    as_json: bool,
 ) -> None:
     """Decode every block of an archive, and name the damaged ones."""
     from .. import files
@@ -138,7 +147,7 @@ def verify(
 
     check_device(device)
     use_one_thread()
-    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels) as archive:
+    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive:
         with progress_bar("verifying", len(archive)) as progress:
             damaged = archive.verify(progress, jobs)
         images, blocks = len(archive), len(archive.info().blocks)

@@ -20,6 +20,10 @@ AUTO, PLAIN = "auto", "plain"
 class BlockCodec(Protocol):
     """Square images of one size to a block's payload and back, the same everywhere."""
 
+    @property
+    def image_size(self) -> int:
+        """Side of the images, in pixels."""
+
     def pack_images(self, pixels: NDArray[np.uint8]) -> bytes:
         """Payload of images uint8 [N, S, S], N >= 1."""
 

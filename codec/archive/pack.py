@@ -10,7 +10,7 @@ from functools import partial
 from typing import BinaryIO
 
 from ...bitstream.archive import Block, Writer, checked_name
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import UnsupportedImage
 from ..files import FileError
 from .blocks import kind_of
@@ -56,6 +56,7 @@ def pack(
     device: str = "cpu",
     force: bool = False,
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
     note: Callable[[str, str], None] = lambda name, reason: None,
     library: Library = BUILT_IN,
@@ -70,9 +71,9 @@ def pack(
     Raises FileError for a target that cannot be written and for names that are bad or there twice, UnsupportedImage for
     pixels that cannot be stored and for no images at all, ModelMismatch for an unknown model."""
     candidates = library.candidates(model)
-    settings = Settings(PLAIN if model == PLAIN else AUTO, device, max_pixels, library)
+    settings = Settings(PLAIN if model == PLAIN else AUTO, device, max_pixels, library, max_bytes)
     names = _Names()
-    tasks = plan(names.of(items), candidates, max_pixels)
+    tasks = plan(names.of(items), candidates, max_pixels, max_bytes)
     done = partial(in_order, partial(run, settings), tasks, jobs, ray)
     if not isinstance(target, str | os.PathLike):
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from .. import api, files, plain
 from ..files import Source
 from ..images import grey_plane, to_pil
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 JPEG = b"\xff\xd8\xff"
 
 
-def read_item(item: Item, max_pixels: int = MAX_PIXELS) -> Source:
+def read_item(item: Item, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """The image of an item. Raises UnsupportedImage or TooLarge."""
     if item.array is not None:
         return Source(to_pil(item.array), None, item.array.nbytes)
     assert item.file is not None
-    return files.image_of(item.name, item.file, max_pixels)
+    return files.image_of(item.name, item.file, max_pixels, max_bytes)
 
 
 def plane_of(source: Source) -> NDArray[np.uint8] | None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..images import is_binary
 from ..opening import size_of
-from .blocks import MAX_BITS_BACK, MAX_FILES, MAX_FILES_BYTES
+from .blocks import MAX_BITS_BACK, MAX_BLOCK_BYTES, MAX_FILES, MAX_FILES_BYTES
 from .library import Candidate
 from .pictures import plane_of, read_item
 from .sources import Item
@@ -26,7 +26,12 @@ _MAX_FILES_PIXELS = 1 << 24
 _Key = tuple[str, int, tuple[str, ...]]  # mode, side, models
 
 
-def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int = MAX_PIXELS) -> Iterator[Task]:
+def plan(
+    items: Iterable[Item],
+    candidates: Sequence[Candidate],
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+) -> Iterator[Task]:
     """Tasks that hold the images, numbered from 0 as they come.
 
     Grey images of the size of candidates go to groups by mode and by the candidates that may take them, all others to
@@ -36,7 +41,8 @@ def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int
     sides = {candidate.side for candidate in candidates}
     for number, item in enumerate(items):
         shape = _shape(item)
-        found = _grey(item, shape, max_pixels) if shape and shape[0] == shape[1] and shape[0] in sides else None
+        square = shape is not None and shape[0] == shape[1] and shape[0] in sides
+        found = _grey(item, shape, max_pixels, max_bytes) if shape and square else None
         if found is None:
             yield from rest.add(number, item, shape)
             continue
@@ -47,7 +53,7 @@ def plan(items: Iterable[Item], candidates: Sequence[Candidate], max_pixels: int
             continue
         group = groups.setdefault(key, _Pixels())
         group.add(number, plane)
-        if len(group.numbers) == MAX_BITS_BACK:
+        if len(group.numbers) == min(MAX_BITS_BACK, max(1, MAX_BLOCK_BYTES // plane.nbytes)):
             yield groups.pop(key).task(key)
     yield from (group.task(key) for key, group in groups.items())
     yield from rest.flush()
@@ -108,14 +114,14 @@ def _that_take(plane: NDArray[np.uint8], candidates: Sequence[Candidate]) -> tup
     return tuple(candidate.source for candidate in fit if binary or not candidate.binary)
 
 
-def _grey(item: Item, shape: tuple[int, ...], max_pixels: int) -> tuple[str, NDArray[np.uint8]] | None:
+def _grey(item: Item, shape: tuple[int, ...], max_pixels: int, max_bytes: int) -> tuple[str, NDArray[np.uint8]] | None:
     """Mode and pixels uint8 [S, S] of an image that is nothing but grey and has the shape of its header, else None.
 
     None also for what cannot be read: that is found out when it is coded."""
     if item.array is not None and item.array.ndim == 2 and item.array.dtype == np.uint8:
         return "L", item.array.copy()  # as it comes by way of Pillow, which takes ten times as long
     with suppress(UnsupportedImage, TooLarge):
-        source = read_item(item, max_pixels)
+        source = read_item(item, max_pixels, max_bytes)
         plane = plane_of(source)
         return None if plane is None or plane.shape != shape else (source.picture.mode, plane)
     return None

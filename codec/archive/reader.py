@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, BinaryIO, cast, overload
 
 from ...bitstream.archive import Block, Names, Reader
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import BitstreamError, ModelMismatch, VqcodecError
 from ...bitstream.forks import Lock
 from .. import inputs
@@ -63,7 +63,7 @@ class Archive(Sequence[Any]):
 
     source: a path, a URL that fsspec knows, a stream that can seek, or the archive's bytes. model: weights file for
     blocks of a model that is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks
-    that are kept after use.
+    that are kept after use. max_pixels, max_bytes: limits of an image, as for `decode`; TooLarge is raised beyond.
 
     Threads may read it at the same time, and forked processes too, also while the parent does (but for a stream that is
     no local file and not in memory). It serves as a map-style data set of torch (DataLoader needs no base class).
@@ -81,10 +81,12 @@ class Archive(Sequence[Any]):
         max_pixels: int = MAX_PIXELS,
         cache_bytes: int = 1 << 28,
         library: Library = BUILT_IN,
+        max_bytes: int = MAX_BYTES,
     ) -> None:
         model, device = inputs.checked_weights(model), inputs.checked_device(device)
+        limits = inputs.checked_count("max_pixels", max_pixels), inputs.checked_count("max_bytes", max_bytes)
         self._output: Output = inputs.checked_output(output)
-        self._options = Options(model, device, inputs.checked_count("max_pixels", max_pixels), library)
+        self._options = Options(model, device, limits[0], library, limits[1])
         self._cache_bytes = inputs.checked_count("cache_bytes", cache_bytes, 0)
         self._path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
         self._given = None if isinstance(source, str | os.PathLike) else inputs.stream_of(source)

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...bitstream.archive import checked_name
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
 from ..opening import size_of
@@ -68,6 +68,7 @@ def open_sources(
     skip: Skip = lambda name, reason: None,
     max_pixels: int = MAX_PIXELS,
     leave_out: str | os.PathLike[str] | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> Sources:
     """The images of sources, in order; see the top of this file. Folders are listed and headers read at once.
 
@@ -80,7 +81,7 @@ def open_sources(
     for number, label in enumerate(labels):
         if several and label in labels[:number]:
             raise FileError(f"{texts[labels.index(label)]} and {texts[number]} would both be called {label!r}")
-    opener = _Opener(skip, max_pixels, leave_out)
+    opener = _Opener(skip, max_pixels, leave_out, max_bytes)
     parts = tuple(opener.open(text, label, several) for text, label in zip(texts, labels, strict=True))
     return Sources(sum(part.total for part in parts), texts, parts)
 
@@ -110,6 +111,7 @@ class _Opener:
     skip: Skip
     max_pixels: int
     leave_out: str | os.PathLike[str] | None
+    max_bytes: int
 
     def open(self, text: str, label: str, several: bool) -> _Part:
         """A source, whatever it is."""
@@ -122,7 +124,7 @@ class _Opener:
             raise FileError(f"cannot read {text}: no such file or folder")
         if kind == "folder":
             return self._folder(place, prefix)
-        arrays = array_file(place, self.skip, self.max_pixels)
+        arrays = array_file(place, self.skip, self.max_pixels, self.max_bytes)
         if arrays is None:
             return _Part(1, lambda: self._files([(place.name, place)], "", _refuse))
         return _Part(arrays.total, lambda: _array_items(arrays, prefix, label))
@@ -153,13 +155,8 @@ class _Opener:
         """The image files among files, given with their names."""
         for name, place in files:
             try:
-                item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels))
-            except (
-                FileError,
-                UnsupportedImage,
-                TooLarge,
-                ValueError,
-            ) as error:  # ValueError: a name that no archive can hold
+                item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels, self.max_bytes))
+            except (FileError, UnsupportedImage, TooLarge, ValueError) as error:  # ValueError: no name for an archive
                 skip(str(place), str(error))
             else:
                 yield item
@@ -194,12 +191,12 @@ def _name_of(path: str) -> str:
     return "/".join(part for part in parts if part not in ("..", ".", "/", os.sep))
 
 
-def _image_file(place: Place, max_pixels: int) -> bytes:
+def _image_file(place: Place, max_pixels: int, max_bytes: int) -> bytes:
     """The bytes of an image file, after a look at its header. Raises FileError, or UnsupportedImage with the reason."""
     if place.size() > _MAX_FILE:
         raise UnsupportedImage(f"more than {_MAX_FILE} bytes")
     with place.open() as stream:
-        size_of(stream, max_pixels)
+        size_of(stream, max_pixels, max_bytes)
         try:
             stream.seek(0)
             return stream.read()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bitstream.archive import Block
-from ...bitstream.container import MAX_PIXELS
+from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import Source
 from ..images import from_grey_plane
@@ -46,6 +46,7 @@ class Settings:
     device: str = "cpu"
     max_pixels: int = MAX_PIXELS
     library: Library = BUILT_IN
+    max_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,7 @@ def _plainly_together(sources: Sequence[Source], settings: Settings) -> bool:
     sample = [sources[n] for n in np.unique(np.linspace(0, len(sources) - 1, _FILES_SAMPLE).astype(np.int64))]
     blobs = encode(sample, settings.model, settings.device)
     alone = sum(min(len(blob), source.size) for blob, source in zip(blobs, sample, strict=True))
-    return together < _PLAINLY * alone * len(sources) / len(sample)
+    return bool(together < _PLAINLY * alone * len(sources) / len(sample))
 
 
 def _worth_keeping(source: Source) -> PlainImage | None:
@@ -269,7 +270,7 @@ def _form(item: Item, settings: Settings) -> tuple[Form | None, Source | None]:
     came in any case.
 
     Raises UnsupportedImage or TooLarge if it cannot be read or coded."""
-    source = read_item(item, settings.max_pixels)
+    source = read_item(item, settings.max_pixels, settings.max_bytes)
     if item.file is not None and item.file.startswith(JPEG):
         # Its pixels, stored losslessly, take several times as much and seconds to code.
         return Form(ORIGINAL, item.file), None

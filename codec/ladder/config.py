@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..config import check_range
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -20,6 +22,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
+        check_range(0, 4096, width=self.width)
+        check_range(0, 64, blocks=self.blocks)
         if self.until < 1 or self.width < 0 or self.blocks < 0:
             raise ValueError(f"a stage needs until >= 1, width >= 0 and blocks >= 0, found {self}")
 
@@ -75,6 +79,14 @@ class LadderConfig:
         _choice("top_down", self.top_down, "shared", "separate")
         _choice("posterior", self.posterior, "gaussian", "uniform")
         _choice("likelihood", self.likelihood, "bernoulli", "categorical")
+        check_range(1, 16, levels=len(self.latents))
+        check_range(1, 1024, stages=len(self.stages))
+        check_range(1, 512, image_size=self.image_size, grids=self.grids)
+        check_range(1, 8192, latents=self.latents, widths=self.widths)
+        check_range(0, 4096, pixel_embed=self.pixel_embed, pixel_features=self.pixel_features)
+        check_range(0, 64, blocks=self.blocks)
+        check_range(0, 15, leak=self.leak)
+        check_range(1, 255, qualities=self.qualities)
         if not self.latents or not len(self.latents) == len(self.widths) == len(self.grids):
             raise ValueError("latents, widths and grids need one entry per level, and at least one")
         if min(*self.latents, *self.widths, *self.grids, self.qualities, self.pixel_features, self.image_size) < 1:

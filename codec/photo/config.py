@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..config import check_range
 from ..family import QUALITIES
 
 SAMPLES = 3
@@ -28,6 +29,8 @@ class Level:
 
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
+        check_range(1, 128, stride=self.stride)
+        check_range(1, 4096, latents=self.latents, width=self.width)
         if self.stride < 1 or min(self.latents, self.width) < SAMPLES or not 0 <= self.blocks <= MAX_BLOCKS:
             raise ValueError(
                 f"a level needs stride >= 1, latents and width >= {SAMPLES}, 0 to {MAX_BLOCKS} blocks, found {self}"
@@ -63,6 +66,13 @@ class PhotoConfig:
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
+        check_range(1, 16, levels=len(self.levels))
+        check_range(1, 4096, width=self.width, fine_width=self.fine_width)
+        check_range(0, 64, analysis_blocks=self.analysis_blocks, synthesis_blocks=self.synthesis_blocks)
+        check_range(0, 64, fine_blocks=self.fine_blocks)
+        check_range(1e-9, 1e9, weight_low=self.weight_low, weight_high=self.weight_high)
+        if self.stride > 32:
+            raise ValueError(f"the last stride must be at most 32, found {self.stride}")
         if not self.levels or any(above.stride not in (below.stride, 2 * below.stride) for above, below in self.pairs):
             raise ValueError("levels: each stride must be that of the level before, or half of it")
         if self.stride < 4 or self.stride & (self.stride - 1):

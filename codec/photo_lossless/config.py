@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..config import check_range
+
 CHANNELS = 3
 ORDER = (1, 0, 2)
 """Green, red, blue: the order in which a pixel's samples are coded."""
@@ -25,5 +27,6 @@ class PhotoLosslessConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
+        check_range(1, 4096, width=self.width, hidden=self.hidden)
         if min(self.width, self.hidden) < 1 or not 0 <= self.blocks <= 6:
             raise ValueError(f"width and hidden must be at least 1, blocks in 0..6, found {self}")

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..config import check_range
 from ..photo.config import SAMPLES
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
@@ -27,6 +28,9 @@ class Codebook:
 
     def __post_init__(self) -> None:
         """Check the ranges; raises ValueError."""
+        check_range(1, 64, stride=self.stride)
+        check_range(1, 1024, length=self.length)
+        check_range(0, 64, blocks=self.blocks)
         if self.stride < 1 or self.blocks < 0:
             raise ValueError(f"a codebook needs stride >= 1 and blocks >= 0, found {self}")
         if not 2 <= self.size <= 32768:
@@ -69,6 +73,12 @@ class PhotoVQConfig:
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
+        check_range(1, 16, codebooks=len(self.codebooks))
+        check_range(1, 4096, width=self.width, fine_width=self.fine_width, prior_width=self.prior_width)
+        check_range(1, 4096, prior_embed=self.prior_embed, prior_hidden=self.prior_hidden)
+        check_range(0, 64, analysis_blocks=self.analysis_blocks, synthesis_blocks=self.synthesis_blocks)
+        check_range(0, 64, fine_blocks=self.fine_blocks)
+        check_range(0, 1e9, weight=self.weight)
         if not self.codebooks or any(a.stride not in (b.stride, 2 * b.stride) for a, b in pairwise(self.codebooks)):
             raise ValueError("codebooks: each stride must be that of the one before, or half of it")
         if max(Counter(book.stride for book in self.codebooks).values()) > MOST_OF_A_STRIDE:

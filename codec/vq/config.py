@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..config import check_range
+
+MAX_SIDE = 512
+"""Pixels of a side of images."""
+
 
 @dataclass(frozen=True)
 class Level:
@@ -24,6 +29,8 @@ class Level:
             raise ValueError(f"codes must be in 2..32768, found {self.codes}")
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1, found {self.stride}")
+        check_range(1, 64, stages=self.stages)
+        check_range(1, 512, stride=self.stride)
         if list(self.stages) != sorted(set(self.stages)) or not self.stages or self.stages[-1] != 64:
             raise ValueError(f"stages must increase and end with 64, found {self.stages}")
 
@@ -53,6 +60,11 @@ class VQConfig:
 
     def __post_init__(self) -> None:
         """Check the fields against each other; raises ValueError."""
+        check_range(1, MAX_SIDE, image_size=self.image_size)
+        check_range(1, 4096, width=self.width, latent_dim=self.latent_dim, prior_width=self.prior_width)
+        check_range(1, 4096, prior_embed=self.prior_embed, prior_head=self.prior_head)
+        if not 0 <= self.prior_dropout < 1:
+            raise ValueError(f"prior_dropout must be in [0, 1), found {self.prior_dropout}")
         if self.image_size < 4 or self.image_size % 4:
             raise ValueError(f"image_size must be a positive multiple of 4, found {self.image_size}")
         if self.codebook not in ("ema", "gradient"):
