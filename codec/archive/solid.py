@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from ...bitstream.archive_index import MOST_IMAGES, SOLID
 from ...bitstream.container import MODES
 from ...bitstream.errors import Corrupt, TooLarge, UnsupportedImage
 from ...bitstream.numbers import leb128, read_leb128
@@ -25,7 +26,7 @@ from ..png import GREY, RGB, RGBA, Layout, PlainImage, pack, unfilter, unpack
 
 Bytes = NDArray[np.uint8]
 
-MAX_IMAGES = 1 << 17
+MAX_IMAGES = MOST_IMAGES[SOLID]
 """Images of a block."""
 MAX_BODY = 1 << 27
 """Bytes of a body: what it takes to read an image of the block."""
