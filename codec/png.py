@@ -30,7 +30,7 @@ TRANSPARENCY_BYTES = {GREY: 2, RGB: 6}
 _PIECE = 1 << 20  # bytes worked on at a time; a row is never split where it is read
 _READ = 1 << 16  # compressed bytes handed on at a time
 _NARROW = 16  # bytes of rows so short that filters of their own are not worth the time
-_WIDE = 1 << 24  # and of rows so long that choosing filters takes too much memory
+_WIDE = 1 << 18  # and of rows so long that choosing filters takes too much memory
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # x y dx dy
 
 
@@ -126,8 +126,8 @@ def write_png(image: PlainImage) -> bytes:
     layout = layout_of(image)
     if image.stream:
         return png_of_stream(image.stream, layout, image.palette, image.transparency)
-    narrow = layout.row_bytes < _NARROW
-    strips = _unfiltered_strips(image.pixels, image.depth) if narrow else _filtered_strips(image)
+    unfit = not _NARROW <= layout.row_bytes <= _WIDE
+    strips = _unfiltered_strips(image.pixels, image.depth) if unfit else _filtered_strips(image)
     packer, checksum, body = zlib.compressobj(6, zlib.DEFLATED, -15, 9), 1, []
     for strip in strips:
         checksum = zlib.adler32(strip, checksum)
@@ -283,9 +283,9 @@ def _unfiltered_strips(samples: NDArray[np.uint8], depth: int) -> Iterator[bytes
         yield rows.tobytes()
 
 
-def parts_of(samples: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Views of some rows of [H, W, B] at a time, about _PIECE bytes each."""
-    step = max(1, _PIECE // (samples.shape[1] * samples.shape[2]))
+def parts_of(samples: NDArray[np.uint8], size: int = _PIECE) -> Iterator[NDArray[np.uint8]]:
+    """Views of some rows of [H, W, B] at a time, of about so many bytes."""
+    step = max(1, size // (samples.shape[1] * samples.shape[2]))
     for start in range(0, len(samples), step):
         yield samples[start : start + step]
 
@@ -296,11 +296,11 @@ def filtered(image: PlainImage) -> bytes:
 
 
 def _filtered_strips(image: PlainImage) -> Iterator[bytes]:
-    if image.depth < 8 or image.colour == PALETTE or layout_of(image).row_bytes > _WIDE:
+    if image.depth < 8 or image.colour == PALETTE:
         yield from _unfiltered_strips(image.pixels, image.depth)
         return
     before: Bytes2d = np.zeros_like(pack(image.pixels[:1], image.depth))
-    for part in parts_of(image.pixels):
+    for part in parts_of(image.pixels, _PIECE >> 2):  # choosing takes some forty times as much memory
         packed = pack(part, image.depth)
         yield _best_filters(packed, np.vstack([before, packed[:-1]]), layout_of(image).pixel_bytes)
         before = packed[-1:]
