@@ -24,11 +24,13 @@ from .images import AnyImage, Output, from_grey_plane, from_pil, to_pil
 from .models import Model
 from .photographs import Wish, is_photograph, may_be_smaller_plain
 from .png import PlainImage
+from .progress import Report, rising, silent, within
 
 DRAWING_BITS = 1.0
 """An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
 TINY_BYTES = 256
 """A plain file of fewer is not worth loading a model: its own headers take some 60."""
+_FIRST = 0.8  # share of the work on a photograph that its first coding is taken for; few need another
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -61,9 +63,14 @@ def encode(
     device: str = "cpu",
     bpp: float | None = None,
     metadata: bool = False,
+    *,
+    progress: Report = silent,
 ) -> bytes:
-    """One image as the bytes of a vqcodec file; `encode_batch` says the rest."""
-    return encode_batch([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)[0]
+    """One image as the bytes of a vqcodec file; `encode_batch` says the rest.
+
+    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    with rising(progress) as share:
+        return _encoded([image], model, lossless, quality, device, bpp=bpp, metadata=metadata, share=share)[0]
 
 
 def encode_batch(
@@ -93,10 +100,25 @@ def encode_batch(
     progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
     model, ModelMismatch for an unknown model, ValueError for a quality outside 1..100.
     """
+    return _encoded(images, model, lossless, quality, device, progress, bpp, metadata)
+
+
+def _encoded(
+    images: Iterable[AnyImage],
+    model: str,
+    lossless: bool,
+    quality: int | None,
+    device: str,
+    progress: Callable[[int], None] = lambda done: None,
+    bpp: float | None = None,
+    metadata: bool = False,
+    share: Report = silent,
+) -> list[bytes]:
+    """`encode_batch`; share: told of the share of the work on all images that is done."""
     pil = [to_pil(image) for image in images]
     stored = cache(lambda number: encode_plain(plain.from_pil(pil[number])))
     blobs = encode_with_models(
-        pil, model, lossless, quality, device, progress, lambda n: len(stored(n)), bpp=bpp, metadata=metadata
+        pil, model, lossless, quality, device, progress, lambda n: len(stored(n)), bpp, metadata, share
     )
     return [blob or _report(stored(number), progress) for number, blob in enumerate(blobs)]
 
@@ -111,11 +133,13 @@ def encode_with_models(
     plain_size: Callable[[int], int] | None = None,
     bpp: float | None = None,
     metadata: bool = False,
+    share: Report = silent,
 ) -> list[bytes | None]:
     """Files of the images that a model fits and codes well enough, None for those that are better stored plain.
 
     plain_size: size of the plain file of an image, by its number; by default such a file is made where it is needed.
-    Other arguments and errors as for `encode_batch`."""
+    share: told of the share of the work on photographs that is done. Other arguments and errors as for
+    `encode_batch`."""
     _check_wishes(quality, bpp, lossless)
     if model == "plain":
         return [None] * len(images)
@@ -135,13 +159,16 @@ def encode_with_models(
     planes = planes_of(images, chosen, model) if small else {}
     large = _photographs(images, planes, model, not small, lossless and not keeps)
     wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
-    for number in large:
+    for done, number in enumerate(large):
         size = partial(plain_size or size_if_plain, number)
+        own = within(share, done / len(large), (done + 1) / len(large))
         if lossless or keeps:
-            blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
+            blobs[number] = _lossless_photograph(
+                images[number], model if keeps else None, metadata, size(), device, own
+            )
         else:
             tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
-            blobs[number] = _photograph(images[number], tried, wish, size, device)
+            blobs[number] = _photograph(images[number], tried, wish, size, device, own)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
@@ -188,24 +215,26 @@ def _check_wishes(quality: object, bpp: object, lossless: bool) -> None:
 
 
 def _photograph(
-    image: Image.Image, tried: Sequence[str], wish: Wish, size_if_plain: Callable[[], int], device: str
+    image: Image.Image, tried: Sequence[str], wish: Wish, size_if_plain: Callable[[], int], device: str, share: Report
 ) -> bytes | None:
     """File of a photograph by the first model, or by the next where a size is asked for that the first cannot reach.
 
     Where it is rendered badly, a lossless file; None if the image is better stored plain."""
-    blob, known = photographs.encode(image, models.load(tried[0], device), wish)
+    blob, known = photographs.encode(image, models.load(tried[0], device), wish, within(share, 0, _FIRST))
     most = math.inf if wish.bpp is None else wish.bpp * image.width * image.height / 8
     if len(blob) > most and tried[1:] and models.there(tried[1]):
-        blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
+        smallest = models.load(tried[1], device)
+        blob = min(blob, photographs.encode(image, smallest, wish, within(share, _FIRST, 1))[0], key=len)
     smaller = may_be_smaller_plain(image, len(blob)) and size_if_plain() <= len(blob)
     if known or smaller:
         return None if smaller else blob
     kept = models.there(models.PHOTOGRAPHS_LOSSLESS)
-    return _lossless_photograph(image, None, wish.metadata, size_if_plain(), device) if kept else None
+    rest = within(share, _FIRST, 1)
+    return _lossless_photograph(image, None, wish.metadata, size_if_plain(), device, rest) if kept else None
 
 
 def _lossless_photograph(
-    image: Image.Image, name: str | None, metadata: bool, size_if_plain: int, device: str
+    image: Image.Image, name: str | None, metadata: bool, size_if_plain: int, device: str, share: Report
 ) -> bytes | None:
     """File of a photograph with every pixel by a model; None if the image is no larger plain.
 
@@ -214,7 +243,7 @@ def _lossless_photograph(
     if name is None and (8 * size_if_plain < DRAWING_BITS * samples or size_if_plain < TINY_BYTES):
         return None
     model = models.load(name or models.PHOTOGRAPHS_LOSSLESS, device)
-    blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata))
+    blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata), share)
     return blob if len(blob) < size_if_plain else None
 
 
@@ -231,10 +260,19 @@ def encode_plain(image: PlainImage) -> bytes:
 
 
 def decode(
-    blob: bytes, output: Output = "pil", model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS
+    blob: bytes,
+    output: Output = "pil",
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    progress: Report = silent,
 ) -> Any:
-    """The image of a vqcodec file; `decode_batch` says the rest."""
-    return decode_batch([blob], output, model, device, max_pixels)[0]
+    """The image of a vqcodec file; `decode_batch` says the rest.
+
+    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    with rising(progress) as share:
+        return _decoded([blob], output, model, device, max_pixels, share=share)[0]
 
 
 def decode_batch(
@@ -251,6 +289,19 @@ def decode_batch(
     files of a model that is not built in. Raises a BitstreamError for a damaged or foreign file, ModelMismatch for a
     model this build does not have, UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
+    return _decoded(blobs, output, model, device, max_pixels, progress)
+
+
+def _decoded(
+    blobs: Sequence[bytes],
+    output: Output,
+    model: str | None,
+    device: str,
+    max_pixels: int,
+    progress: Callable[[int], None] = lambda done: None,
+    share: Report = silent,
+) -> list[Any]:
+    """`decode_batch`; share: told of the share of a photograph that is done."""
     images: list[Any] = [None] * len(blobs)
     groups: dict[tuple[str, int], list[tuple[int, Header, bytes]]] = defaultdict(list)
     loaded: dict[str, Model] = {}
@@ -261,7 +312,7 @@ def decode_batch(
             progress(1)
         elif (chosen := _model_of(header, model, device)).photographs:
             assert isinstance(header, ModelHeader)
-            images[number] = from_pil(photographs.decode(header, payload, chosen), output)
+            images[number] = from_pil(photographs.decode(header, payload, chosen, progress=share), output)
             progress(1)
         else:
             loaded[chosen.name] = chosen
@@ -295,12 +346,24 @@ def preview(
     return from_pil(from_grey_plane(plane, _mode(header, chosen)), output), whole
 
 
-def decode_to_png(blob: bytes, model: str | None = None, device: str = "cpu", max_pixels: int = MAX_PIXELS) -> bytes:
+def decode_to_png(
+    blob: bytes,
+    model: str | None = None,
+    device: str = "cpu",
+    max_pixels: int = MAX_PIXELS,
+    *,
+    progress: Report = silent,
+) -> bytes:
     """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
+    with rising(progress) as share:
+        return _png(blob, model, device, max_pixels, share)
+
+
+def _png(blob: bytes, model: str | None, device: str, max_pixels: int, share: Report) -> bytes:
     header, payload = container.read(blob, max_pixels)
     if isinstance(header, PlainHeader):
         return _plain_image(header, payload, max_pixels).to_png()
-    image = decode(blob, "pil", model, device, max_pixels)
+    image = _decoded([blob], "pil", model, device, max_pixels, share=share)[0]
     if any(image.info.get(key) for key in ("icc_profile", "exif")):  # of photographs, on request
         return saved_png(image)
     return plain.from_pil(image).to_png()

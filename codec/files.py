@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,9 +18,12 @@ from ..bitstream.container import MAX_PIXELS
 from ..bitstream.errors import BitstreamError, TooLarge, UnsupportedImage, VqcodecError
 from . import api
 from .png import SIGNATURE, PlainImage
+from .progress import Report, rising, silent
+from .whole import whole_file
 
 SUFFIX = ".vqc"
-_MAX_FILE = 1 << 31  # bytes read of any input
+MAX_FILE = 1 << 31
+"""Bytes that are read of any input."""
 SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
 """Formats besides PNG that images are written to, all lossless, by suffix."""
 _ORIENTATION = 0x0112
@@ -47,8 +49,8 @@ def read_bytes(path: Path) -> bytes:
             raise FileError(f"{path} is a folder, expected a file")
         if path.exists() and not path.is_file():
             raise FileError(f"{path} is no regular file")
-        if path.stat().st_size > _MAX_FILE:
-            raise FileError(f"{path} has more than {_MAX_FILE} bytes")
+        if path.stat().st_size > MAX_FILE:
+            raise FileError(f"{path} has more than {MAX_FILE} bytes")
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
@@ -85,7 +87,8 @@ def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS) -> Source:
 
 
 def compress(
-    source: Path,
+    name: str,
+    data: bytes,
     model: str = "auto",
     lossless: bool = False,
     quality: int | None = None,
@@ -93,33 +96,43 @@ def compress(
     max_pixels: int = MAX_PIXELS,
     bpp: float | None = None,
     metadata: bool = False,
+    progress: Report = silent,
 ) -> tuple[bytes, Source]:
     """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included.
 
-    Other arguments as for `api.encode_batch`."""
-    image = read_image(source, max_pixels)
+    name, data: of the file. Other arguments as for `api.encode`."""
+    image = image_of(name, data, max_pixels)
     exact = image.exact
     if exact is None:
-        return api.encode(image.picture, model, lossless, quality, device, bpp, metadata), image
+        return api.encode(image.picture, model, lossless, quality, device, bpp, metadata, progress=progress), image
     # The PNG itself is the better source for a plain file: its own deflate stream may be the smallest.
     plain = cache(lambda: api.encode_plain(exact))
     same_depth = exact.depth == 8 or image.picture.mode == "1"  # else Pillow's picture has another depth than the PNG
     blob = None
     if not exact.transparency and (same_depth if lossless else exact.depth <= 8):
         pictures = [image.picture]
-        blob = api.encode_with_models(
-            pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()), bpp=bpp, metadata=metadata
-        )[0]
+        with rising(progress) as share:
+            blob = api.encode_with_models(
+                pictures, model, lossless, quality, device, plain_size=lambda _: len(plain()), bpp=bpp,
+                metadata=metadata, share=share,
+            )[0]  # fmt: skip
     elif model not in ("auto", "plain"):
-        raise UnsupportedImage(f"{source}: {model} takes 8-bit grey images without transparency")
+        raise UnsupportedImage(f"{name}: {model} takes 8-bit grey images without transparency")
     return blob or plain(), image
 
 
-def image_bytes(blob: bytes, target: Path, model: str | None, device: str, max_pixels: int = MAX_PIXELS) -> bytes:
+def image_bytes(
+    blob: bytes,
+    target: Path,
+    model: str | None,
+    device: str,
+    max_pixels: int = MAX_PIXELS,
+    progress: Report = silent,
+) -> bytes:
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
     if _format_of(target) == "PNG":
-        return api.decode_to_png(blob, model, device, max_pixels)
-    return saved(api.decode(blob, "pil", model, device, max_pixels), target)
+        return api.decode_to_png(blob, model, device, max_pixels, progress=progress)
+    return saved(api.decode(blob, "pil", model, device, max_pixels, progress=progress), target)
 
 
 def preview_bytes(
@@ -182,27 +195,10 @@ def check_target(target: Path, force: bool, source: Path | None = None) -> None:
 
 
 def write_bytes(target: Path, data: bytes, force: bool = False) -> None:
-    """Write a file under a temporary name, then rename it: it appears whole or not at all. Raises FileError."""
+    """Write a file, which appears whole or not at all. Raises FileError."""
     check_target(target, force)
-    real = Path(os.path.realpath(target))  # a link stays a link
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".vqcodec-", dir=real.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with whole_file(target) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mode = real.stat().st_mode if real.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode & 0o7777)
-        os.replace(temporary, real)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """The process's file mode mask (there is no way to read it without setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

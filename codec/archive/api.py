@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import cast
+from typing import BinaryIO, cast
 
 from ...bitstream.archive import MAGIC, Names
 from ...bitstream.container import MAX_PIXELS
@@ -35,7 +35,7 @@ class Unpacked:
 
 def pack(
     sources: AnyPath | Sequence[AnyPath] | Iterable[Item],
-    target: AnyPath,
+    target: AnyPath | BinaryIO,
     *,
     model: str = "auto",
     jobs: int = 1,
@@ -49,10 +49,11 @@ def pack(
 ) -> Summary:
     """Pack images into an archive, which appears whole or not at all; every pixel is kept.
 
-    sources: a path or several, or URLs (see `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items.
-    skip: told of files that are left out because they are no images, by name and reason; it may raise. The other
-    arguments, and errors, are those of `pack.pack`; FileError also for sources that cannot be read, or are the target,
-    UnsupportedImage and TooLarge for arrays that are no images."""
+    target: a path or URL, or a stream, of which only `write` is used. sources: a path or several, or URLs (see
+    `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items. skip: told of files that are left out
+    because they are no images, by name and reason; it may raise. The other arguments, and errors, are those of
+    `pack.pack`; FileError also for sources that cannot be read, or are the target, UnsupportedImage and TooLarge for
+    arrays that are no images."""
     if isinstance(sources, str | os.PathLike):
         sources = [sources]
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
@@ -63,9 +64,11 @@ def pack(
     )  # fmt: skip
 
 
-def open_for(target: AnyPath, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
+def open_for(target: AnyPath | BinaryIO, paths: Sequence[AnyPath], skip: Skip, max_pixels: int = MAX_PIXELS) -> Sources:
     """The images of sources that are to be packed into `target`. Raises what `open_sources` raises, and FileError if
     the target is one of the sources."""
+    if not isinstance(target, str | os.PathLike):
+        return open_sources(paths, skip, max_pixels)
     for path in paths:
         text = os.fspath(path)
         if _same_file(text.removeprefix("@"), target):
@@ -140,8 +143,12 @@ def number_of(names: Names, name: str) -> int:
         raise FileError(f"the archive holds no image {name!r}{advice}") from error
 
 
-def is_archive(path: AnyPath) -> bool:
-    """Whether a file begins as archives do; False also for what cannot be read."""
+def is_archive(path: AnyPath | BinaryIO) -> bool:
+    """Whether a file, or a stream at its start, begins as archives do; False also for what cannot be read."""
+    if not isinstance(path, str | os.PathLike):
+        start = path.read(len(MAGIC))
+        path.seek(0)
+        return start == MAGIC
     try:
         place = place_of(path)
         if place.kind() != "file":
