@@ -180,8 +180,6 @@ def _content(path: Path) -> str:
 def _check_apart(found: Sequence[Route], direction: Direction) -> None:
     """Raises FileError for inputs with one output, and for outputs that are inputs of others."""
     files = [route for route in found if not streams.is_stream(route.target)]
-    _check_shared(files, _identity, direction)
-    _check_shared(files, _folded, direction, lambda group: _merges(Path(group[0].target).parent))
     inputs = {_identity(route.source): route for route in found if not streams.is_stream(route.source)}
     for route in files:
         other = inputs.get(_identity(route.target))
@@ -190,6 +188,8 @@ def _check_apart(found: Sequence[Route], direction: Direction) -> None:
                 f"{route.target} is an input, and would be the output of {route.source}; {direction.command} them "
                 "apart, or into a folder with -o"
             )
+    _check_shared(files, _identity, direction)
+    _check_shared(files, _folded, direction, lambda group: _merges(Path(group[0].target).parent))
 
 
 def _check_shared(
