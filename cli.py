@@ -6,6 +6,8 @@ happen inside the commands, so that --help is quick."""
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +16,14 @@ import click
 
 from . import __version__
 from .bitstream.errors import VqcodecError
-from .codec.console import DEVICE, FORCE, JSON, LIMIT, PATH, check_device, note, show, use_one_thread
+from .codec.bar import Bar, progress_bar
+from .codec.console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
+from .codec.progress import Report, within
+from .codec.signals import ending_cleanly
 
 if TYPE_CHECKING:
     from .codec.api import Info
+    from .codec.routes import Route
 
 
 _ELSEWHERE = dict.fromkeys(("pack", "unpack", "verify"), ".codec.archive.commands")
@@ -40,7 +46,8 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with ending_cleanly():
+                return super().invoke(ctx)
         except VqcodecError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except OSError as error:
@@ -65,9 +72,43 @@ def main() -> None:
     """
 
 
-@main.command()
-@click.argument("source", metavar="IN.png", type=PATH)
-@click.argument("target", metavar="[OUT.vqc]", type=PATH, required=False)
+_OUTPUT = click.option(
+    "-o", "--output", metavar="OUT", help="The output of one input, or a folder; a name that ends with / makes one."
+)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What is told of a file that was written. values: for --json."""
+
+    text: str
+    values: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+_COMPRESS = """Compress image files.
+
+\b
+vqcodec compress a.png              writes a.vqc beside it
+vqcodec compress a.png small.vqc    writes small.vqc
+vqcodec compress a.png -o x.bin     the same, whatever the name
+vqcodec compress a.png b.jpg c.jpg  writes a.vqc, b.vqc and c.vqc
+vqcodec compress *.jpg -o small/    writes into the folder small
+vqcodec compress - < a.png > a.vqc  reads stdin, writes stdout
+
+Two names are an input and its output, so use -o if a pattern such as *.jpg may stand for two files. A file that
+is there is overwritten with --force only, and the second of two names only if it is a vqcodec file.
+
+- stands for stdin or stdout; pipes and /dev/stdin can be named too. A file called - is ./- . If the file goes
+to stdout, what is told of it goes to stderr.
+
+Of several inputs, those that cannot be compressed are named, and the others are compressed; the exit code is
+then 1."""
+
+
+@main.command(help=_COMPRESS)
+@click.argument("names", metavar="IN [OUT] | IN...", nargs=-1, required=True)
+@_OUTPUT
 @click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
 @click.option(
     "--quality",
@@ -87,8 +128,8 @@ def main() -> None:
 @LIMIT
 @JSON
 def compress(
-    source: Path,
-    target: Path | None,
+    names: tuple[str, ...],
+    output: str | None,
     model: str,
     quality: int | None,
     lossless: bool,
@@ -100,46 +141,78 @@ def compress(
     max_bytes: int,
     as_json: bool,
 ) -> None:
-    """Compress an image file. The output's name defaults to the input's with .vqc in place of its suffix."""
-    from .codec import api, files
-
+    """Compress image files."""
     if bpp is not None and not 0 < bpp < float("inf"):
         raise click.UsageError("--bpp has to be a number above 0")
     if bpp is not None and (lossless or quality is not None):
         raise click.UsageError("--bpp stands in place of --quality and --lossless")
-    files.read_bytes(source)  # a missing input is the first thing to tell
-    target = target or source.with_suffix(files.SUFFIX)
-    files.check_target(target, force, source)
-    check_device(device)
-    use_one_thread(source)
-    with files.naming(source):
-        blob, image = files.compress(
-            source, model, lossless, quality, device, max_pixels, bpp, keep_metadata, max_bytes
-        )
-    files.write_bytes(target, blob, force)
-    told = api.info(blob, max_pixels, model=model, max_bytes=max_bytes)
+    with progress_bar("compressing", _inputs(names, output)) as bar:
+        from .codec import api, files, routes, streams
+
+        def one(route: Route, progress: Report) -> _Done:
+            data, target = streams.contents(route.source), route.target
+            streams.check_target(target, force, route.source)
+            name = streams.in_words(route.source)
+            with files.naming(name):
+                blob, image = files.compress(
+                    name, data, model, lossless, quality, device, max_pixels, bpp, keep_metadata, max_bytes, progress
+                )
+            streams.put(target, blob, force)
+            told = api.info(blob, max_pixels, model=model, max_bytes=max_bytes)
+            notes = _notes(told, len(blob), image.size, model, lossless, bpp, keep_metadata)
+            values = {"input": route.source, "output": target, "bytes_in": image.size, "bytes_out": len(blob)}
+            values |= {"method": told.method, "lossless": told.lossless}
+            text = (
+                f"{name} {image.size:,} bytes -> {streams.in_words(target, True)} {len(blob):,} bytes "
+                f"({len(blob) / image.size:.1%}, {told.method}{_kept(told)})"
+            )
+            return _Done(text, values, notes)
+
+        found = routes.routes(names, output, routes.COMPRESS)
+        _begin(found, output, device)
+        _each(found, one, bar, as_json, "compressed")
+
+
+def _notes(
+    told: Info, bytes_out: int, bytes_in: int, model: str, lossless: bool, bpp: float | None, keep_metadata: bool
+) -> tuple[str, ...]:
+    """What a user may not expect of a file that was made with these options."""
+    notes = []
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
-        note(f"{model} renders this image badly or no smaller; it was stored losslessly")
-    found = 8 * len(blob) / (told.width * told.height)
-    if bpp is not None and found > bpp:
-        note(f"{found:.3f} bits per pixel is the least for this image")
+        notes.append(f"{model} renders this image badly or no smaller; it was stored losslessly")
+    rate = 8 * bytes_out / (told.width * told.height)
+    if bpp is not None and rate > bpp:
+        notes.append(f"{rate:.3f} bits per pixel is the least for this image")
     if keep_metadata and told.kind == "plain":
-        note("stored losslessly without a model, which keeps no metadata")
-    if len(blob) > image.size:
-        note("the output is larger than the input, whose pixels were stored losslessly")
-    values = {"input": str(source), "output": str(target), "bytes_in": image.size, "bytes_out": len(blob)}
-    values |= {"method": told.method, "lossless": told.lossless}
-    show(
-        values,
-        as_json,
-        f"{source} {image.size:,} bytes -> {target} {len(blob):,} bytes "
-        f"({len(blob) / image.size:.1%}, {told.method}{_kept(told)})",
-    )
+        notes.append("stored losslessly without a model, which keeps no metadata")
+    if bytes_out > bytes_in:
+        notes.append("the output is larger than the input, whose pixels were stored losslessly")
+    return tuple(notes)
 
 
-@main.command()
-@click.argument("source", metavar="IN.vqc", type=PATH)
-@click.argument("target", metavar="[OUT.png]", type=PATH, required=False)
+_DECOMPRESS = """Decompress files to images: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix.
+
+\b
+vqcodec decompress a.vqc              writes a.png beside it
+vqcodec decompress a.vqc b.tiff       writes b.tiff
+vqcodec decompress a.vqc -o b.png     the same, whatever the name
+vqcodec decompress a.vqc b.vqc c.vqc  writes a.png, b.png and c.png
+vqcodec decompress *.vqc -o images/   writes into the folder images
+vqcodec decompress - < a.vqc > a.png  reads stdin, writes a PNG file to stdout
+
+Two names are an input and its output, so use -o if a pattern such as *.vqc may stand for two files. A file that
+is there is overwritten with --force only, and the second of two names only if it is an image.
+
+- stands for stdin or stdout; pipes and /dev/stdin can be named too. A file called - is ./- . If the image goes
+to stdout, what is told of it goes to stderr.
+
+Of several inputs, those that cannot be decompressed are named, and the others are decompressed; the exit code is
+then 1."""
+
+
+@main.command(help=_DECOMPRESS)
+@click.argument("names", metavar="IN [OUT] | IN...", nargs=-1, required=True)
+@_OUTPUT
 @click.option("--model", help="Weights file for a model that is not built in.")
 @click.option("--preview", is_flag=True, help="A lossy preview from the start of the file, which may have been cut.")
 @DEVICE
@@ -147,8 +220,8 @@ def compress(
 @LIMIT
 @JSON
 def decompress(
-    source: Path,
-    target: Path | None,
+    names: tuple[str, ...],
+    output: str | None,
     model: str | None,
     preview: bool,
     device: str,
@@ -157,53 +230,101 @@ def decompress(
     max_bytes: int,
     as_json: bool,
 ) -> None:
-    """Decompress a file to an image: PNG, or BMP, TIFF, PPM or lossless WebP by the output's suffix."""
-    from .codec import api, files
+    """Decompress files to images."""
+    with progress_bar("decompressing", _inputs(names, output)) as bar:
+        from .codec import api, files, routes, streams
 
-    blob = files.read_bytes(source)
-    target = target or source.with_suffix(".png")
-    files.check_target(target, force, source)
+        def one(route: Route, progress: Report) -> _Done:
+            blob, path = streams.contents(route.source), Path(route.target)
+            streams.check_target(route.target, force, route.source)
+            name, whole = streams.in_words(route.source), True
+            with files.naming(name):
+                if preview:
+                    data, whole = files.preview_bytes(blob, path, model, device, max_pixels, max_bytes)
+                else:
+                    data = files.image_bytes(blob, path, model, device, max_pixels, max_bytes, progress)
+            streams.put(route.target, data, force)
+            cut = "the file is cut or damaged; the preview shows what its start says, unchecked"
+            told = api.info(blob, max_pixels, whole, model, max_bytes=max_bytes)
+            values: dict[str, Any] = {"input": route.source, "output": route.target, "mode": told.mode}
+            values |= {"width": told.width, "height": told.height, "preview": preview}
+            shown = f"{told.width} x {told.height}, {told.mode}, {'preview of ' * preview}{told.method}"
+            return _Done(f"{name} -> {streams.in_words(route.target, True)} ({shown})", values, () if whole else (cut,))
+
+        found = routes.routes(names, output, routes.DECOMPRESS)
+        _begin(found, output, device)
+        _each(found, one, bar, as_json, "decompressed")
+
+
+def _inputs(names: Sequence[str], output: str | None) -> int:
+    """How many of the names are inputs."""
+    return len(names) if output is not None or len(names) != 2 else 1
+
+
+def _begin(found: Sequence[Route], output: str | None, device: str) -> None:
+    """What can be checked and made before the first file is read. Raises VqcodecError."""
+    from .codec import routes, streams
+
     check_device(device)
-    use_one_thread(source)
-    with files.naming(source):
-        if preview:
-            data, whole = files.preview_bytes(blob, target, model, device, max_pixels, max_bytes)
-        else:
-            data, whole = files.image_bytes(blob, target, model, device, max_pixels, max_bytes), True
-    files.write_bytes(target, data, force)
-    if not whole:
-        note("the file is cut or damaged; the preview shows what its start says, unchecked")
-    told = api.info(blob, max_pixels, whole, model, max_bytes=max_bytes)
-    values = {
-        "input": str(source),
-        "output": str(target),
-        "mode": told.mode,
-        "width": told.width,
-        "height": told.height,
-        "preview": preview,
-    }
-    shown = f"{told.width} x {told.height}, {told.mode}, {'preview of ' * preview}{told.method}"
-    show(values, as_json, f"{source} -> {target} ({shown})")
+    paths = [Path(route.source) for route in found if not streams.is_stream(route.source)]
+    there = [path for path in paths if path.is_file()]
+    if there and len(there) == len(found):
+        use_one_thread(max(there, key=lambda path: path.stat().st_size))
+    routes.make_folder(output)
+
+
+def _each(found: Sequence[Route], work: Callable[[Route, Report], _Done], bar: Bar, as_json: bool, done: str) -> None:
+    """Do the work of every route, and print what came of it. Raises what the work raises if there is one; of several,
+    prints what went wrong with each, goes on, and raises ClickException in the end."""
+    from .codec import streams
+
+    failed = 0
+    for number, route in enumerate(found):
+        bar.reach(number)
+        try:
+            result = work(route, within(bar.reach, number, number + 1))
+        except (VqcodecError, OSError, MemoryError) as error:
+            if len(found) == 1:
+                raise
+            failed += 1
+            message = _in_words(error)
+            message = message if route.source in message else f"{route.source}: {message}"
+            with bar.aside():
+                click.echo(f"Error: {printable(message)}", err=True)
+                if as_json:
+                    show({"input": route.source, "error": message}, True, "")
+            continue
+        with bar.aside():
+            for text in result.notes:
+                note(text if len(found) == 1 else f"{route.source}: {text}")
+            show(result.values, as_json, result.text, err=streams.is_stdout(route.target))
+    if failed:
+        raise click.ClickException(f"{failed} of {len(found)} files could not be {done}")
+
+
+def _in_words(error: BaseException) -> str:
+    return "out of memory" if isinstance(error, MemoryError) else " ".join(str(error).split())
 
 
 @main.command()
-@click.argument("source", metavar="IN.vqc|IN.vqa")
+@click.argument("source", metavar="IN.vqc|IN.vqa|-")
 @click.option("--model", help="Weights file for a model that is not built in.")
 @click.option("--names", is_flag=True, help="Also list the names of an archive's images.")
 @LIMIT
 @JSON
 def info(source: str, model: str | None, names: bool, max_pixels: int, max_bytes: int, as_json: bool) -> None:
-    """Tell what a vqcodec file or archive holds, without decoding it."""
-    from .codec import api, files
+    """Tell what a vqcodec file or archive holds, without decoding it. - stands for stdin."""
+    from .codec import api, files, streams
     from .codec.archive.api import is_archive
 
-    if is_archive(source):
-        from .codec.archive.commands import archive_info
+    with streams.opened(source) as place, files.naming(streams.in_words(source)):
+        if is_archive(place):
+            from .codec.archive.commands import archive_info
 
-        archive_info(source, names, as_json)
-        return
-    with files.naming(source):
-        known = api.info(files.read_bytes(Path(source)), max_pixels, model=model, max_bytes=max_bytes)
+            archive_info(place, names, as_json)
+            return
+        blob = streams.contents(source) if isinstance(place, str) else place.read(files.MAX_FILE)
+        known = api.info(blob, max_pixels, model=model, max_bytes=max_bytes)
     told = {name: value for name, value in vars(known).items() if value is not None}
     show(told, as_json, "\n".join(f"{name.replace('_', ' '):14} {value}" for name, value in told.items()))
 

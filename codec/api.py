@@ -27,6 +27,7 @@ from .models import Model
 from .opening import Source
 from .photographs import Wish, is_photograph, may_be_smaller_plain
 from .png import PlainImage
+from .progress import Report, rising, silent, within
 
 DRAWING_BITS = 1.0
 """An image that takes fewer bits a sample when stored plain is no photograph to `auto`: screens, drawings, text."""
@@ -35,6 +36,7 @@ TINY_BYTES = 256
 MODEL_SAVES = 2.5
 """How many times smaller than a plain file the lossless model may make an image, where a lossy file is beside them."""
 _SMALL_BYTES = 1 << 20  # of memory, that any image may take
+_FIRST = 0.8  # share of the work on a photograph that its first coding is taken for; few need another
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -67,9 +69,15 @@ def encode(
     device: str = "cpu",
     bpp: float | None = None,
     metadata: bool = False,
+    *,
+    progress: Report = silent,
 ) -> bytes:
-    """One image as the bytes of a vqcodec file; `encode_batch` says the rest."""
-    return encode_batch([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)[0]
+    """One image as the bytes of a vqcodec file; `encode_batch` says the rest.
+
+    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    inputs.check_callable("progress", progress)
+    with rising(progress) as share:
+        return _encoded([image], model, lossless, quality, device, bpp=bpp, metadata=metadata, share=share)[0]
 
 
 def encode_batch(
@@ -101,13 +109,26 @@ def encode_batch(
     model or one that cannot be read, FileError for a file that cannot be read, ModelMismatch for an unknown model,
     BadArgument for a quality outside 1..100 and other arguments that are not what is taken.
     """
+    return _encoded(images, model, lossless, quality, device, progress, bpp, metadata)
+
+
+def _encoded(
+    images: Iterable[AnyImage],
+    model: str,
+    lossless: bool,
+    quality: int | None,
+    device: str,
+    progress: Callable[[int], None] = lambda done: None,
+    bpp: float | None = None,
+    metadata: bool = False,
+    share: Report = silent,
+) -> list[bytes]:
+    """`encode_batch`; share: told of the share of the work on all images that is done."""
     model, device, quality = inputs.checked_model(model), inputs.checked_device(device), inputs.checked_quality(quality)
     lossless, metadata = inputs.checked_flag("lossless", lossless), inputs.checked_flag("metadata", metadata)
     inputs.check_callable("progress", progress)
     _check_wishes(quality, bpp, lossless)
-    return encode_sources(
-        inputs.sources_of(images), model, lossless, quality, device, progress, bpp=bpp, metadata=metadata
-    )
+    return encode_sources(inputs.sources_of(images), model, lossless, quality, device, progress, bpp, metadata, share)
 
 
 def encode_sources(
@@ -119,8 +140,11 @@ def encode_sources(
     progress: Callable[[int], None] = lambda done: None,
     bpp: float | None = None,
     metadata: bool = False,
+    share: Report = silent,
 ) -> list[bytes]:
-    """The same of images that were read: those that came as PNG files keep everything that PNG can hold."""
+    """The same of images that were read: those that came as PNG files keep everything that PNG can hold.
+
+    share: told of the share of the work on all images that is done."""
     told = [number for number, source in enumerate(sources) if source.told_by_picture(lossless)]
     if model not in ("auto", "plain") and len(told) < len(sources):
         raise UnsupportedImage(f"{model} takes 8-bit images without transparency")
@@ -131,7 +155,7 @@ def encode_sources(
 
     pictures = [sources[number].picture for number in told]
     coded = encode_with_models(
-        pictures, model, lossless, quality, device, progress, lambda n: len(stored(told[n])), bpp=bpp, metadata=metadata
+        pictures, model, lossless, quality, device, progress, lambda n: len(stored(told[n])), bpp, metadata, share
     )
     by_model = dict(zip(told, coded, strict=True))
     return [by_model.get(number) or _report(stored(number), progress) for number in range(len(sources))]
@@ -147,11 +171,13 @@ def encode_with_models(
     plain_size: Callable[[int], int] | None = None,
     bpp: float | None = None,
     metadata: bool = False,
+    share: Report = silent,
 ) -> list[bytes | None]:
     """Files of the images that a model fits and codes well enough, None for those that are better stored plain.
 
     plain_size: size of the plain file of an image, by its number; by default such a file is made where it is needed.
-    Other arguments and errors as for `encode_batch`."""
+    share: told of the share of the work on photographs that is done. Other arguments and errors as for
+    `encode_batch`."""
     _check_wishes(quality, bpp, lossless)
     if model == "plain":
         return [None] * len(images)
@@ -171,15 +197,18 @@ def encode_with_models(
     planes = planes_of(images, chosen, model) if small else {}
     large = _photographs(images, planes, model, not small, lossless and not keeps)
     wish = Wish(DEFAULT_QUALITY if quality is None else quality, bpp, metadata)
-    for number in large:
+    for done, number in enumerate(large):
         size = partial(plain_size or size_if_plain, number)
+        own = within(share, done / len(large), (done + 1) / len(large))
         if lossless or keeps:
             with suppress(photographs.TooFlat):
-                blobs[number] = _lossless_photograph(images[number], model if keeps else None, metadata, size(), device)
+                blobs[number] = _lossless_photograph(
+                    images[number], model if keeps else None, metadata, size(), device, own
+                )
         else:
             tried = [model] if of_photographs else [models.PHOTOGRAPHS_FIRST, models.PHOTOGRAPHS_SMALLEST]
             with suppress(photographs.TooFlat):  # it is stored plain, in fewer bytes still
-                blobs[number] = _photograph(images[number], tried, wish, size, device)
+                blobs[number] = _photograph(images[number], tried, wish, size, device, own)
         progress(1 if blobs[number] else 0)
 
     numbers = list(planes)
@@ -225,26 +254,27 @@ def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
 
 
 def _photograph(
-    image: Image.Image, tried: Sequence[str], wish: Wish, size_if_plain: Callable[[], int], device: str
+    image: Image.Image, tried: Sequence[str], wish: Wish, size_if_plain: Callable[[], int], device: str, share: Report
 ) -> bytes | None:
     """File of a photograph by the first model, or by the next where a size is asked for that the first cannot reach.
 
     A lossless file where it is rendered badly or that is no larger; None if the image is better stored plain."""
-    blob, known = photographs.encode(image, models.load(tried[0], device), wish)
+    blob, known = photographs.encode(image, models.load(tried[0], device), wish, within(share, 0, _FIRST))
     most = math.inf if wish.bpp is None else wish.bpp * image.width * image.height / 8
     if len(blob) > most and tried[1:] and models.there(tried[1]):
-        blob = min(blob, photographs.encode(image, models.load(tried[1], device), wish)[0], key=len)
+        smallest = models.load(tried[1], device)
+        blob = min(blob, photographs.encode(image, smallest, wish, within(share, _FIRST, 1))[0], key=len)
     if known and not (may_be_smaller_plain(image, len(blob)) and size_if_plain() <= MODEL_SAVES * len(blob)):
         return blob
     kept = None
     if models.there(models.PHOTOGRAPHS_LOSSLESS):
-        kept = _lossless_photograph(image, None, wish.metadata, size_if_plain(), device)
+        kept = _lossless_photograph(image, None, wish.metadata, size_if_plain(), device, within(share, _FIRST, 1))
     size = len(kept) if kept is not None else size_if_plain()
     return blob if known and len(blob) < size else kept
 
 
 def _lossless_photograph(
-    image: Image.Image, name: str | None, metadata: bool, size_if_plain: int, device: str
+    image: Image.Image, name: str | None, metadata: bool, size_if_plain: int, device: str, share: Report
 ) -> bytes | None:
     """File of a photograph with every pixel by a model; None if the image is no larger plain.
 
@@ -253,7 +283,7 @@ def _lossless_photograph(
     if name is None and (8 * size_if_plain < DRAWING_BITS * samples or size_if_plain < TINY_BYTES):
         return None
     model = models.load(name or models.PHOTOGRAPHS_LOSSLESS, device)
-    blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata))
+    blob, _ = photographs.encode(image, model, Wish(100, metadata=metadata), share)
     return blob if len(blob) < size_if_plain else None
 
 
@@ -277,9 +307,14 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     *,
     max_bytes: int = MAX_BYTES,
+    progress: Report = silent,
 ) -> Any:
-    """The image of a vqcodec file; `decode_batch` says the rest."""
-    return decode_batch([blob], output, model, device, max_pixels, max_bytes=max_bytes)[0]
+    """The image of a vqcodec file; `decode_batch` says the rest.
+
+    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    inputs.check_callable("progress", progress)
+    with rising(progress) as share:
+        return _decoded([blob], output, model, device, max_pixels, max_bytes, share=share)[0]
 
 
 def decode_batch(
@@ -301,6 +336,20 @@ def decode_batch(
     work, a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have,
     UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
     """
+    return _decoded(blobs, output, model, device, max_pixels, max_bytes, progress)
+
+
+def _decoded(
+    blobs: Iterable[AnyFile],
+    output: Output,
+    model: str | None,
+    device: str,
+    max_pixels: int,
+    max_bytes: int,
+    progress: Callable[[int], None] = lambda done: None,
+    share: Report = silent,
+) -> list[Any]:
+    """`decode_batch`; share: told of the share of a photograph that is done."""
     output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
@@ -316,7 +365,7 @@ def decode_batch(
             progress(1)
         elif (chosen := _model_of(header, model, device, max_pixels, max_bytes)).photographs:
             assert isinstance(header, ModelHeader)
-            images[number] = from_pil(photographs.decode(header, payload, chosen), output)
+            images[number] = from_pil(photographs.decode(header, payload, chosen, progress=share), output)
             progress(1)
         else:
             loaded[chosen.name] = chosen
@@ -366,16 +415,22 @@ def decode_to_png(
     max_pixels: int = MAX_PIXELS,
     *,
     max_bytes: int = MAX_BYTES,
+    progress: Report = silent,
 ) -> bytes:
     """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
     model, device = inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
-    blob = inputs.blob_of(blob)
+    inputs.check_callable("progress", progress)
+    with rising(progress) as share:
+        return _png(inputs.blob_of(blob), model, device, max_pixels, max_bytes, share)
+
+
+def _png(blob: bytes, model: str | None, device: str, max_pixels: int, max_bytes: int, share: Report) -> bytes:
     header, payload = container.read(blob, max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
         return _plain_png(header, payload, max_pixels, max_bytes)
-    image = decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes)
+    image = _decoded([blob], "pil", model, device, max_pixels, max_bytes, share=share)[0]
     if any(image.info.get(key) for key in ("icc_profile", "exif")):  # of photographs, on request
         return saved_png(image)
     return plain.from_pil(image).to_png()

@@ -1,12 +1,10 @@
-"""What commands share: options, printing, progress, and the check of --device. Heavy imports happen inside."""
+"""What commands share: options, printing, and the check of --device. Heavy imports happen inside."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,26 +59,16 @@ def use_one_thread(source: Path | None = None) -> None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def show(values: dict[str, Any], as_json: bool, text: str) -> None:
-    """Print a result, as text or as one line of JSON."""
-    click.echo(json.dumps(values) if as_json else text)
+def show(values: dict[str, Any], as_json: bool, text: str, err: bool = False) -> None:
+    """Print a result, as text or as one line of JSON. err: on stderr, where stdout takes data."""
+    click.echo(json.dumps(values) if as_json else printable(text), err=err)
 
 
 def note(text: str) -> None:
     """Print a line on stderr that is no error."""
-    click.echo(f"note: {' '.join(text.split())}", err=True)
+    click.echo(f"note: {printable(' '.join(text.split()))}", err=True)
 
 
-@contextmanager
-def progress_bar(action: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows on stderr how much is done, if that is a terminal. Gives a function to be told how much was done since."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(action, total=total)
-        yield lambda done: progress.advance(task, done)
+def printable(text: str) -> str:
+    """The text with what no encoding holds replaced: bytes of file names that are no UTF-8."""
+    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bitstream.errors import Corrupt, Truncated
+from .progress import Report, silent
 
 LOSSLESS = 0
 """The setting that keeps every pixel; lossy settings are 1 (smallest) to `lossy_settings` (best)."""
@@ -62,10 +63,14 @@ class PhotoCodec(Protocol):
     def floor(self, setting: int) -> float:
         """PSNR in dB below which an image is unlike anything the model was made for."""
 
-    def encode_photo(self, pixels: NDArray[np.uint8], quality: int, render: bool = True) -> CodedPhoto:
-        """An image uint8 [H, W, 3] coded at a setting."""
+    def encode_photo(
+        self, pixels: NDArray[np.uint8], quality: int, render: bool = True, progress: Report = silent
+    ) -> CodedPhoto:
+        """An image uint8 [H, W, 3] coded at a setting. progress: told of the share of it that is done."""
 
-    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> NDArray[np.uint8]:
+    def decode_photo(
+        self, payload: bytes, parameter: int, height: int, width: int, progress: Report = silent
+    ) -> NDArray[np.uint8]:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
 
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> NDArray[np.uint8]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -17,9 +16,12 @@ from ..bitstream.errors import FileError as FileError
 from . import api
 from .opening import Source as Source
 from .opening import image_of as image_of
+from .progress import Report, rising, silent
+from .whole import whole_file
 
 SUFFIX = ".vqc"
-_MAX_FILE = 1 << 31  # bytes read of any input
+MAX_FILE = 1 << 31
+"""Bytes that are read of any input."""
 SAVE_FORMATS = {".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".webp": "WEBP"}
 """Formats besides PNG that images are written to, all lossless, by suffix."""
 
@@ -31,8 +33,8 @@ def read_bytes(path: Path) -> bytes:
             raise FileError(f"{path} is a folder, expected a file")
         if path.exists() and not path.is_file():
             raise FileError(f"{path} is no regular file")
-        if path.stat().st_size > _MAX_FILE:
-            raise FileError(f"{path} has more than {_MAX_FILE} bytes")
+        if path.stat().st_size > MAX_FILE:
+            raise FileError(f"{path} has more than {MAX_FILE} bytes")
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
@@ -44,7 +46,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BY
 
 
 def compress(
-    source: Path,
+    name: str,
+    data: bytes,
     model: str = "auto",
     lossless: bool = False,
     quality: int | None = None,
@@ -53,12 +56,14 @@ def compress(
     bpp: float | None = None,
     metadata: bool = False,
     max_bytes: int = MAX_BYTES,
+    progress: Report = silent,
 ) -> tuple[bytes, Source]:
     """The vqcodec file of an image file. PNG files keep everything PNG can hold, 16-bit colour included.
 
-    Other arguments as for `api.encode_batch`."""
-    image = read_image(source, max_pixels, max_bytes)
-    blobs = api.encode_sources([image], model, lossless, quality, device, bpp=bpp, metadata=metadata)
+    name, data: of the file. Other arguments as for `api.encode`."""
+    image = image_of(name, data, max_pixels, max_bytes)
+    with rising(progress) as share:
+        blobs = api.encode_sources([image], model, lossless, quality, device, bpp=bpp, metadata=metadata, share=share)
     return blobs[0], image
 
 
@@ -69,11 +74,12 @@ def image_bytes(
     device: str,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
+    progress: Report = silent,
 ) -> bytes:
     """Content of the image file `target` for a vqcodec file: PNG, or what the suffix names of the lossless formats."""
     if _format_of(target) == "PNG":
-        return api.decode_to_png(blob, model, device, max_pixels, max_bytes=max_bytes)
-    return saved(api.decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes), target)
+        return api.decode_to_png(blob, model, device, max_pixels, max_bytes=max_bytes, progress=progress)
+    return saved(api.decode(blob, "pil", model, device, max_pixels, max_bytes=max_bytes, progress=progress), target)
 
 
 def preview_bytes(
@@ -141,27 +147,10 @@ def check_target(target: Path, force: bool, source: Path | None = None) -> None:
 
 
 def write_bytes(target: Path, data: bytes, force: bool = False) -> None:
-    """Write a file under a temporary name, then rename it: it appears whole or not at all. Raises FileError."""
+    """Write a file, which appears whole or not at all. Raises FileError."""
     check_target(target, force)
-    real = Path(os.path.realpath(target))  # a link stays a link
-    temporary = ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".vqcodec-", dir=real.parent)
-        with os.fdopen(handle, "wb") as stream:
+        with whole_file(target) as stream:
             stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        mode = real.stat().st_mode if real.exists() else 0o666 & ~_umask()
-        os.chmod(temporary, mode & 0o7777)
-        os.replace(temporary, real)
     except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def _umask() -> int:
-    """The process's file mode mask (there is no way to read it without setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

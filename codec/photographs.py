@@ -23,6 +23,7 @@ from . import plain
 from .family import METADATA, PhotoCodec
 from .images import psnr_db, upright_exif
 from .models import Model
+from .progress import Report, silent, within
 
 MODES = ("L", "LA", "RGB", "RGBA")
 METADATA_LIMIT = 1 << 24
@@ -73,12 +74,12 @@ def is_photograph(image: Image.Image) -> bool:
     return image.mode in MODES and image.info.get("transparency") is None and min(image.size) > 0
 
 
-def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
+def encode(image: Image.Image, model: Model, wish: Wish, progress: Report = silent) -> tuple[bytes, bool]:
     """The file of an image, and whether the model renders it as well as images that it knows (not asked
     of those of a given size).
 
-    Raises UnsupportedImage for a mode that it does not take, TooFlat, and TooLarge beyond the container's limit and
-    METADATA_LIMIT."""
+    progress: told of the share of the work that is done. Raises UnsupportedImage for a mode that it does not take,
+    TooFlat, and TooLarge beyond the container's limit and METADATA_LIMIT."""
     if not is_photograph(image):
         raise UnsupportedImage(f"{model.name} takes {model.codec.takes}, found mode {image.mode}")
     if image.width * image.height > container.MAX_PIXELS:
@@ -95,25 +96,27 @@ def encode(image: Image.Image, model: Model, wish: Wish) -> tuple[bytes, bool]:
         return container.write(header, front + payload)
 
     if wish.bpp is not None:
-        return _of_size(codec, pixels, wish.bpp * image.width * image.height / 8, wrapped), True
+        return _of_size(codec, pixels, wish.bpp * image.width * image.height / 8, wrapped, progress), True
     setting = -(-wish.quality * codec.qualities // 100)
-    coded = codec.encode_photo(pixels, setting)
+    coded = codec.encode_photo(pixels, setting, progress=progress)
     assert coded.x_hat is not None
     known = psnr_db(_squared_error(coded.x_hat, pixels), pixels.size) >= codec.floor(setting)
     return wrapped(coded.payload, coded.parameter), known
 
 
-def decode(header: ModelHeader, payload: bytes, model: Model, preview: bool = False) -> Image.Image:
+def decode(
+    header: ModelHeader, payload: bytes, model: Model, preview: bool = False, progress: Report = silent
+) -> Image.Image:
     """The image of a file. preview: what can be seen from the start of its payload. Raises Corrupt, Truncated."""
     if header.mode not in MODES:
         raise Corrupt(f"mode {header.mode}: {model.name} takes {model.codec.takes}")
     metadata, alpha, begin = _read_front(header, payload)
     codec, size = _codec(model), (header.height, header.width)
-    show = codec.preview_photo if preview else codec.decode_photo
     if header.width * header.height > most_pixels(len(payload) - begin):
         what = Truncated if preview else Corrupt
         raise what(f"payload: {len(payload) - begin} bytes cannot hold {header.width} x {header.height} pixels")
-    pixels = show(payload[begin:], header.parameter & ~METADATA, *size)
+    told = payload[begin:], header.parameter & ~METADATA, *size
+    pixels = codec.preview_photo(*told) if preview else codec.decode_photo(*told, progress)
     if header.mode in ("L", "LA"):
         pixels = ((pixels.sum(2, dtype=np.uint16) + 1) // 3).astype(np.uint8)
     if alpha is not None:
@@ -153,14 +156,20 @@ def _colours(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _of_size(
-    codec: PhotoCodec, pixels: NDArray[np.uint8], most: float, wrapped: Callable[[bytes, int], bytes]
+    codec: PhotoCodec,
+    pixels: NDArray[np.uint8],
+    most: float,
+    wrapped: Callable[[bytes, int], bytes],
+    progress: Report,
 ) -> bytes:
     """The file of the best setting that has at most so many bytes, by bisection (sizes rise with it); of the smallest
     setting if none has."""
+    tries = codec.qualities.bit_length() + 1
 
     @cache
     def file(setting: int) -> bytes:
-        coded = codec.encode_photo(pixels, setting, render=False)
+        begin = file.cache_info().currsize / tries
+        coded = codec.encode_photo(pixels, setting, render=False, progress=within(progress, begin, begin + 1 / tries))
         return wrapped(coded.payload, coded.parameter)
 
     low, high = 1, codec.qualities

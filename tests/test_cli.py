@@ -283,12 +283,14 @@ def test_bad_input_to_compress(tmp_path: Path) -> None:
     assert "folder" in refused("compress", "folder", cwd=tmp_path)
     assert "folder" in refused("compress", "digit.png", "folder", cwd=tmp_path)
     assert "no folder" in refused("compress", "digit.png", "nix/out.vqc", cwd=tmp_path)
-    assert "--force" in refused("compress", "digit.png", "there.vqc", cwd=tmp_path)
+    for force in ((), ("--force",)):
+        error = refused("compress", "digit.png", "there.vqc", *force, cwd=tmp_path)
+        assert "there.vqc is a file of another kind" in error
+        assert "with -o" in error
+    assert "--force" in refused("compress", "digit.png", "-o", "there.vqc", cwd=tmp_path)
     assert "is the input" in refused("compress", "digit.png", "digit.png", "--force", cwd=tmp_path)
     assert "folder" in refused("compress", ".", cwd=tmp_path)
     assert "too long" in refused("compress", "digit.png", "x" * 300, cwd=tmp_path)
-    os.mkfifo(tmp_path / "pipe")
-    assert "no regular file" in refused("compress", "digit.png", "pipe", "--force", cwd=tmp_path)
     assert "no model 'nix'" in refused("compress", "digit.png", "--model", "nix", cwd=tmp_path)
     assert "CMYK" in refused("compress", "print.tiff", cwd=tmp_path)
     assert "several frames" in refused("compress", "moving.gif", cwd=tmp_path)
@@ -314,7 +316,9 @@ def test_bad_input_to_decompress(tmp_path: Path) -> None:
         for command in ("decompress", "info"):
             assert name in refused(command, name, cwd=tmp_path)
     assert "found a PNG" in refused("decompress", "photo.png", "o.png", cwd=tmp_path)
-    assert "--force" in refused("decompress", "d.vqc", "there.png", cwd=tmp_path)
+    for force in ((), ("--force",)):
+        assert "name the output with -o" in refused("decompress", "d.vqc", "there.png", *force, cwd=tmp_path)
+    assert "--force" in refused("decompress", "d.vqc", "-o", "there.png", cwd=tmp_path)
     assert "No such file" in refused("decompress", "nix.vqc", cwd=tmp_path)
     assert "is the input" in refused("decompress", "photo.png", cwd=tmp_path)
 

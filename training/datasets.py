@@ -18,7 +18,6 @@ import hashlib
 import io
 import math
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -34,6 +33,7 @@ from PIL import Image
 
 from ..bitstream.errors import VqcodecError
 from ..codec.idx import read_shape
+from ..codec.whole import whole_file
 
 Images = NDArray[np.uint8]
 T = TypeVar("T")
@@ -321,12 +321,7 @@ def _cached(name: str, sha256: str, make: Callable[[], Images]) -> Images:
 
 
 def _write_npy(path: Path, images: Images) -> None:
-    """Write to a temporary name, then rename."""
+    """Write a file, which appears whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            np.save(file, images)
-            os.replace(file.name, path)
-        except OSError:
-            os.unlink(file.name)
-            raise
+    with whole_file(path) as file:
+        np.save(file, images)

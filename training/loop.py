@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..codec.config import ConfigError
+from ..codec.whole import whole_file
 from .captured import Captured
 from .config import (
     AnyPhotoRecipe,
@@ -243,9 +244,8 @@ class _Run:
             "rng": [state for state, _ in random],
             "cuda_rng": [state for _, states in random for state in states],
         }
-        temporary = path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, path)
+        with whole_file(path) as stream:
+            torch.save(state, stream)
 
     def start_from(self, path: Path) -> None:
         """Take the weights of another run's checkpoint."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -53,10 +53,11 @@ def pack(
     """Pack images into an archive, which appears whole or not at all (but a stream gets what is written to it); every
     pixel is kept.
 
-    sources: a path or several, or URLs (see `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items.
-    skip: told of files that are left out because they are no images, by name and reason; it may raise. The other
-    arguments, and errors, are those of `pack.pack`; FileError also for sources that cannot be read, or are the target,
-    UnsupportedImage and TooLarge for arrays that are no images."""
+    target: a path or URL, or a stream, of which only `write` is used. sources: a path or several, or URLs (see
+    `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items. skip: told of files that are left out
+    because they are no images, by name and reason; it may raise. The other arguments, and errors, are those of
+    `pack.pack`; FileError also for sources that cannot be read, or are the target, UnsupportedImage and TooLarge for
+    arrays that are no images."""
     model, device = inputs.checked_model(model), inputs.checked_device(device)
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
@@ -196,8 +197,12 @@ def number_of(names: Names, name: str) -> int:
         raise FileError(f"the archive holds no image {name!r}{advice}") from error
 
 
-def is_archive(path: AnyPath) -> bool:
-    """Whether a file begins as archives do; False also for what cannot be read."""
+def is_archive(path: AnyPath | BinaryIO) -> bool:
+    """Whether a file, or a stream at its start, begins as archives do; False also for what cannot be read."""
+    if not isinstance(path, str | os.PathLike):
+        start = path.read(len(MAGIC))
+        path.seek(0)
+        return start == MAGIC
     try:
         place = place_of(path)
         if place.kind() != "file":

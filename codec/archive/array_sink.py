@@ -17,7 +17,8 @@ from ...bitstream.errors import UnsupportedImage
 from .. import idx
 from ..files import FileError
 from ..images import from_pil
-from .outputs import TEMPORARY, whole_file
+from ..whole import TEMPORARY
+from .outputs import whole_file
 from .places import Local, Place
 
 Format = Literal["npy", "npz", "idx"]

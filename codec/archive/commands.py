@@ -5,13 +5,15 @@ Heavy imports happen inside the commands, so that --help is quick."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from ...bitstream.errors import VqcodecError
-from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, progress_bar, show, use_one_thread
+from ..bar import progress_bar
+from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, show, use_one_thread
 
 if TYPE_CHECKING:
     from .pack import Summary
@@ -48,22 +50,26 @@ def pack(
     """Pack images into an archive, losslessly.
 
     A SOURCE is a folder (with all below it), an image file, @list.txt (a path per line), an IDX file (or .gz), a .npy
-    or .npz file, or a URL of one of these."""
+    or .npz file, or a URL of one of these. OUT.vqa may be - for stdout, or a pipe."""
+    from .. import streams
     from . import api
 
-    if not target.endswith(".vqa"):
+    piped = streams.is_stream(target)
+    if not (piped or target.endswith(".vqa")):
         raise click.UsageError(f"the last argument is the archive to write, NAME.vqa; found {target}")
     left_out = _refuse if strict else lambda name, reason: note(f"skipped {name}: {reason}")
     kept = _refuse if strict else lambda name, reason: note(f"{name} is stored as it is: {reason}")
     check_device(device)
     use_one_thread()
-    found = api.open_for(target, sources, left_out, max_pixels, max_bytes)
-    with progress_bar("packing", found.total) as progress:
+    with progress_bar("packing") as progress, streams.output(target) if piped else nullcontext(target) as place:
+        found = api.open_for(place, sources, left_out, max_pixels, max_bytes)
+        progress.expect(found.total)
         told = api.pack(
-            found, target, model=model, jobs=jobs, ray=ray, device=device, force=force, max_pixels=max_pixels,
+            found, place, model=model, jobs=jobs, ray=ray, device=device, force=force, max_pixels=max_pixels,
             max_bytes=max_bytes, progress=progress, note=kept,
         )  # fmt: skip
-    show({"output": target} | asdict(told), as_json, f"{target}: {_in_words(told)}")
+    text = f"{streams.in_words(target, True)}: {_in_words(told)}"
+    show({"output": target} | asdict(told), as_json, text, err=streams.is_stdout(target))
 
 
 def _in_words(told: Summary) -> str:
@@ -102,18 +108,22 @@ def unpack(
     max_bytes: int,
     as_json: bool,
 ) -> None:
-    """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file."""
-    from .. import files
+    """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file.
+
+    - stands for stdin."""
+    from .. import files, streams
     from . import api
     from .reader import Archive
 
     check_device(device)
     use_one_thread()
     with (
-        files.naming(source),
-        Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive,
-        progress_bar("unpacking", len(only) or len(archive)) as progress,
+        files.naming(streams.in_words(source)),
+        progress_bar("unpacking") as progress,
+        streams.opened(source) as place,
+        Archive(place, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive,
     ):
+        progress.expect(len(only) or len(archive))
         told = api.unpack(
             archive, target, only or None, force=force, keep_going=keep_going, jobs=jobs, progress=progress
         )
@@ -141,15 +151,20 @@ def verify(
     max_bytes: int,
     as_json: bool,
 ) -> None:
-    """Decode every block of an archive, and name the damaged ones."""
-    from .. import files
+    """Decode every block of an archive, and name the damaged ones. - stands for stdin."""
+    from .. import files, streams
     from .reader import Archive
 
     check_device(device)
     use_one_thread()
-    with files.naming(source), Archive(source, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive:
-        with progress_bar("verifying", len(archive)) as progress:
-            damaged = archive.verify(progress, jobs)
+    with (
+        files.naming(streams.in_words(source)),
+        progress_bar("verifying") as progress,
+        streams.opened(source) as place,
+        Archive(place, model, device, max_pixels=max_pixels, max_bytes=max_bytes) as archive,
+    ):
+        progress.expect(len(archive))
+        damaged = archive.verify(progress, jobs)
         images, blocks = len(archive), len(archive.info().blocks)
     _report(damaged)
     values = {"input": source, "images": images, "blocks": blocks, "damaged": [asdict(one) for one in damaged]}
@@ -169,12 +184,11 @@ def _report(damaged: Sequence[Damage]) -> None:
             click.echo(f"lost: {names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}", err=True)
 
 
-def archive_info(source: str, names: bool, as_json: bool) -> None:
-    """What `vqcodec info` prints of an archive. names: also those of the images."""
-    from .. import files
+def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
+    """What `vqcodec info` prints of an archive, named or open. names: also those of the images."""
     from .reader import Archive
 
-    with files.naming(source), Archive(source) as archive:
+    with Archive(source) as archive:
         told, listed = archive.info(), list(archive.names) if names else []
     values = {"kind": "archive"} | asdict(told) | ({"names": listed} if names else {})
     lines = [f"{'kind':14} archive", f"{'images':14} {told.images}", f"{'bytes total':14} {told.bytes_total}"]

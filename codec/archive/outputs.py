@@ -12,10 +12,9 @@ from typing import BinaryIO, cast
 
 from .. import files
 from ..files import FileError
+from ..whole import TEMPORARY
+from ..whole import whole_file as whole_local_file
 from .places import Kind, Local, Place, Remote
-
-TEMPORARY = ".vqcodec-"
-"""Temporary names begin with this, so that one knows what a killed process left. Packing leaves hidden files out."""
 
 
 def check_free(place: Place, force: bool, kind: Kind) -> None:
@@ -58,21 +57,11 @@ def whole_file(place: Place, force: bool = False) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _local_file(target: Path) -> Iterator[BinaryIO]:
-    real = Path(os.path.realpath(target))  # a link stays a link
-    temporary = real.parent / (TEMPORARY + secrets.token_hex(6))
     try:
-        with temporary.open("xb") as stream:
+        with whole_local_file(target) as stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        if real.exists():
-            os.chmod(temporary, real.stat().st_mode & 0o7777)
-        temporary.replace(real)
     except OSError as error:
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from ...bitstream.archive import checked_name
 from ...bitstream.errors import UnsupportedImage
 from .. import files
 from ..files import FileError
+from ..whole import TEMPORARY
 from .array_sink import Put, Stored, array_file, format_of
-from .outputs import TEMPORARY, check_free
+from .outputs import check_free
 from .places import Local, Place, Remote, place_of
 
 

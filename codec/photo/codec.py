@@ -16,6 +16,7 @@ from ...bitstream.latents import ESCAPE_LIMIT, LatentReader, LatentWriter, scale
 from ...bitstream.numbers import leb128, read_leb128
 from ..exact.guard import guarded
 from ..family import QUALITIES, CodedPhoto
+from ..progress import Report, Steps, silent
 from . import tiles
 from .base import PhotoCodecBase, Pixels, padded, padded_size
 from .exact import CLASSES, FRAC_BITS, SCALES, ExactPrior, scale_index
@@ -46,29 +47,37 @@ class PhotoCodec(PhotoCodecBase):
         for table in self._tables():
             check_cdf(table)
 
-    @guarded(lambda codec, pixels, quality, render=True: pixels[:, :, 0].size, floats=True)
-    def encode_photo(self, pixels: Pixels, quality: int, render: bool = True) -> CodedPhoto:
+    @guarded(lambda codec, pixels, quality, render=True, progress=silent: pixels[:, :, 0].size, floats=True)
+    def encode_photo(self, pixels: Pixels, quality: int, render: bool = True, progress: Report = silent) -> CodedPhoto:
         """An image uint8 [H, W, 3] coded at a quality 1..100. render: whether to say what it decodes to."""
         height, width = pixels.shape[:2]
         boxes = tiles.boxes(height, width)
+        steps = self._steps(progress, len(boxes))
         with self.float32():
-            coded = [self._encode(pixels[box], quality, render) for box in boxes]
+            coded = [self._encode(pixels[box], quality, render, steps) for box in boxes]
         parts = [part for part, _ in coded]
         payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)
         shown = tiles.joined(height, width, (x_hat for _, x_hat in coded)) if render else None
         return CodedPhoto(payload, quality, shown)
 
-    @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
-    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
+    @guarded(lambda codec, payload, parameter, height, width, progress=silent: height * width, floats=True)
+    def decode_photo(
+        self, payload: bytes, parameter: int, height: int, width: int, progress: Report = silent
+    ) -> Pixels:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
+        steps = self._steps(progress, len(tiles.boxes(height, width)))
         with self.float32():
-            return tiles.joined(height, width, self._decoded(payload, parameter, height, width))
+            return tiles.joined(height, width, self._decoded(payload, parameter, height, width, steps))
 
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """Raises UnsupportedImage: a file shows nothing before it is whole."""
         raise UnsupportedImage("no preview: a photograph of this model can only be decoded whole")
 
-    def _decoded(self, payload: bytes, quality: int, height: int, width: int) -> Iterator[Pixels]:
+    def _steps(self, progress: Report, tiles: int) -> Steps:
+        """A step for every level of a tile, and one for rendering it."""
+        return Steps(progress, tiles * (len(self.config.levels) + 1))
+
+    def _decoded(self, payload: bytes, quality: int, height: int, width: int, steps: Steps) -> Iterator[Pixels]:
         boxes, place = tiles.boxes(height, width), 0
         for rows, columns in boxes:
             size = rows.stop - rows.start, columns.stop - columns.start
@@ -77,12 +86,12 @@ class PhotoCodec(PhotoCodecBase):
                 length, place = read_leb128(payload, place)
             if place + length > len(payload):
                 raise Corrupt(f"payload: expected {length} bytes at offset {place}, found {len(payload) - place}")
-            yield self._decode(payload[place : place + length], quality, *size)
+            yield self._decode(payload[place : place + length], quality, *size, steps)
             place += length
         if place != len(payload):
             raise Corrupt(f"payload: expected {place} bytes, found {len(payload)}")
 
-    def _encode(self, pixels: Pixels, quality: int, render: bool) -> tuple[bytes, Pixels]:
+    def _encode(self, pixels: Pixels, quality: int, render: bool, steps: Steps) -> tuple[bytes, Pixels]:
         height, width = pixels.shape[:2]
         x = self.pixels_in(padded(pixels, self.config.multiple))
         at = torch.tensor([quality], dtype=torch.float32, device=self.device)
@@ -98,9 +107,12 @@ class PhotoCodec(PhotoCodecBase):
             writer.push(k.flatten().long().cpu().numpy(), scale.flatten().cpu().numpy())
             latents.append(self._placed(told, k))
             below = prior.take(step, k, exact)
-        return writer.finish(), self._render(latents, below, at, height, width) if render else pixels[:0]
+            steps.done()
+        shown = self._render(latents, below, at, height, width) if render else pixels[:0]
+        steps.done()
+        return writer.finish(), shown
 
-    def _decode(self, payload: bytes, quality: int, height: int, width: int) -> Pixels:
+    def _decode(self, payload: bytes, quality: int, height: int, width: int, steps: Steps) -> Pixels:
         rows, columns = padded_size(height, width, self.config.multiple)
         most = sum(level.latents * (rows // level.stride) * (columns // level.stride) for level in self.config.levels)
         reader, latents = LatentReader(CLASSES, self._tables(), payload, most), []
@@ -113,9 +125,12 @@ class PhotoCodec(PhotoCodecBase):
             k = torch.from_numpy(values).to(self.device).double().view(scale.shape)
             latents.append(self._placed(self._as_float(step, quality), k))
             below = prior.take(step, k, exact)
+            steps.done()
         reader.finish()
         at = torch.tensor([quality], dtype=torch.float32, device=self.device)
-        return self._render(latents, below, at, height, width)
+        shown = self._render(latents, below, at, height, width)
+        steps.done()
+        return shown
 
     def _exact(self, quality: int) -> Tensor:
         return torch.tensor([quality], device=self.device)

@@ -13,6 +13,7 @@ from ...bitstream.numbers import leb128, read_leb128
 from ..exact.guard import guarded
 from ..family import COLOUR, GREY, CodedPhoto
 from ..photo.base import PhotoCodecBase
+from ..progress import Report, Steps, silent
 from .config import CHANNELS, ORDER
 from .exact import FARTHEST, PRECISION, ExactPerceptron, Samples, check_tables, from_levels, place, tables
 from .model import NEIGHBOURS, PhotoLosslessModel
@@ -50,21 +51,26 @@ class PhotoLosslessCodec(PhotoCodecBase):
         super().check()
         check_tables(self.tables.cpu().numpy())
 
-    @guarded(lambda codec, pixels, quality=1, render=True: pixels[:, :, 0].size)
-    def encode_photo(self, pixels: Levels, quality: int = 1, render: bool = True) -> CodedPhoto:
+    @guarded(lambda codec, pixels, quality=1, render=True, progress=silent: pixels[:, :, 0].size)
+    def encode_photo(
+        self, pixels: Levels, quality: int = 1, render: bool = True, progress: Report = silent
+    ) -> CodedPhoto:
         """An image uint8 [H, W, 3]. quality: there is one; render: whether to say what it decodes to: itself."""
         grey = bool((pixels == pixels[:, :, :1]).all())
-        parts = [self._encode([pixels[box] for box in boxes], grey) for boxes in groups(*pixels.shape[:2])]
+        steps = Steps(progress, pixels.shape[0] * pixels.shape[1])
+        parts = [self._encode([pixels[box] for box in boxes], grey, steps) for boxes in groups(*pixels.shape[:2])]
         payload = parts[0] if len(parts) == 1 else b"".join(leb128(len(part)) + part for part in parts)
         return CodedPhoto(payload, GREY if grey else COLOUR, pixels if render else None)
 
-    @guarded(lambda codec, payload, parameter, height, width: height * width // _WAVES)
-    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Levels:
+    @guarded(lambda codec, payload, parameter, height, width, progress=silent: height * width // _WAVES)
+    def decode_photo(
+        self, payload: bytes, parameter: int, height: int, width: int, progress: Report = silent
+    ) -> Levels:
         """The image uint8 [H, W, 3] of a payload. Raises Corrupt, Truncated."""
         if parameter not in (COLOUR, GREY):
             raise Corrupt(f"setting: expected {COLOUR} or {GREY}, found {parameter}")
         image, found = np.empty((height, width, CHANNELS), np.uint8), groups(height, width)
-        at = 0
+        steps, at = Steps(progress, height * width), 0
         for boxes in found:
             length = len(payload)
             if len(found) > 1:
@@ -72,7 +78,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
             if at + length > len(payload):
                 raise Truncated(f"payload: expected {length} bytes at offset {at}, found {len(payload) - at}")
             sizes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in boxes]
-            tiles = self._decode(payload[at : at + length], sizes, parameter == GREY)
+            tiles = self._decode(payload[at : at + length], sizes, parameter == GREY, steps)
             for box, tile in zip(boxes, tiles, strict=True):
                 image[box] = tile
             at += length
@@ -84,8 +90,8 @@ class PhotoLosslessCodec(PhotoCodecBase):
         """Raises UnsupportedImage: pixels come one after the other."""
         raise UnsupportedImage("no preview: a lossless photograph can only be decoded whole")
 
-    def _encode(self, tiles: list[Levels], grey: bool) -> bytes:
-        """The stream of a group of tiles."""
+    def _encode(self, tiles: list[Levels], grey: bool, steps: Steps) -> bytes:
+        """The stream of a group of tiles. steps: one for every pixel."""
         waves = Waves([tile.shape[:2] for tile in tiles])
         levels = laid_out(waves, tiles)[:, ORDER]
         canvas = self._canvas(waves)
@@ -103,14 +109,15 @@ class PhotoLosslessCodec(PhotoCodecBase):
                 symbols = levels[part, channel] - whole + FARTHEST
                 starts[channel, part], freqs[channel, part] = Samples(self._flat, rows).intervals(symbols)
                 errors.append(own[part, channel : channel + 1] - mean)
+            steps.done(min(_AT_ONCE, len(waves) - begin))
         stack = Stack(lanes(len(waves)))
         for wave in reversed(list(waves)):
             for channel in reversed(range(channels)):
                 stack.push_intervals(starts[channel, wave.pixels], freqs[channel, wave.pixels], PRECISION)
         return stack.to_bytes()
 
-    def _decode(self, stream: bytes, sizes: list[tuple[int, int]], grey: bool) -> list[Levels]:
-        """The tiles of a group's stream. Raises Corrupt, Truncated."""
+    def _decode(self, stream: bytes, sizes: list[tuple[int, int]], grey: bool, steps: Steps) -> list[Levels]:
+        """The tiles of a group's stream. steps: one for every pixel. Raises Corrupt, Truncated."""
         stack = Stack.from_bytes(stream, lanes(sum(height * width for height, width in sizes)))
         waves, flat = Waves(sizes), self._flat
         canvas, levels = self._canvas(waves), np.empty((len(waves), CHANNELS), np.uint8)
@@ -127,6 +134,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
             if grey:
                 levels[wave.pixels, 1:] = levels[wave.pixels, :1]
             self._put(canvas, waves, wave, torch.cat(own, 1).expand(-1, CHANNELS))
+            steps.done(wave.pixels.stop - wave.pixels.start)
         stack.check_empty()
         return taken_back(waves, levels[:, np.argsort(ORDER)], sizes)
 

@@ -16,6 +16,7 @@ from ..exact.softmax import cdf_from_frequencies
 from ..family import CodedPhoto
 from ..photo import tiles
 from ..photo.base import PhotoCodecBase, Pixels, padded, padded_size
+from ..progress import Report, Steps, silent
 from .exact import ExactPrior, code_lengths
 from .model import PhotoVQModel
 from .prior import Stage, walk
@@ -50,22 +51,26 @@ class PhotoVQCodec(PhotoCodecBase):
             if not bool(codebook.isfinite().all()):
                 raise ValueError("code vectors must be finite")
 
-    @guarded(lambda codec, pixels, quality, render=True: pixels[:, :, 0].size, floats=True)
-    def encode_photo(self, pixels: Pixels, quality: int, render: bool = True) -> CodedPhoto:
+    @guarded(lambda codec, pixels, quality, render=True, progress=silent: pixels[:, :, 0].size, floats=True)
+    def encode_photo(self, pixels: Pixels, quality: int, render: bool = True, progress: Report = silent) -> CodedPhoto:
         """An image uint8 [H, W, 3] coded with `quality` levels, 1..qualities. render: whether to say what it decodes
         to. Raises ValueError for another quality."""
         if not 1 <= quality <= self.qualities:
             raise ValueError(f"quality: expected 1..{self.qualities}, found {quality}")
         height, width = pixels.shape[:2]
-        coded = [self._encode(pixels[box], quality) for box in tiles.boxes(height, width)]
+        boxes = tiles.boxes(height, width)
+        steps = Steps(progress, len(boxes) * (quality + render))
+        coded = [self._encode(pixels[box], quality, steps) for box in boxes]
         payload = b"".join(
             leb128(len(streams[level])) + streams[level] for level in range(quality) for streams, _ in coded
         )
-        shown = self._joined([indices for _, indices in coded], height, width) if render else None
+        shown = self._joined([indices for _, indices in coded], height, width, steps) if render else None
         return CodedPhoto(payload, quality, shown)
 
-    @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
-    def decode_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
+    @guarded(lambda codec, payload, parameter, height, width, progress=silent: height * width, floats=True)
+    def decode_photo(
+        self, payload: bytes, parameter: int, height: int, width: int, progress: Report = silent
+    ) -> Pixels:
         """The image uint8 [height, width, 3] of a payload of `parameter` levels.
 
         Raises Corrupt, Truncated; ValueError for impossible sizes and numbers of levels."""
@@ -74,7 +79,7 @@ class PhotoVQCodec(PhotoCodecBase):
             raise Truncated(f"payload: expected {parameter} levels, found {len(streams)} in {len(payload)} bytes")
         if end != len(payload):
             raise Corrupt(f"payload: expected {end} bytes, found {len(payload)}")
-        return self._decode(streams, height, width)
+        return self._decode(streams, height, width, progress)
 
     @guarded(lambda codec, payload, parameter, height, width: height * width, floats=True)
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
@@ -109,15 +114,17 @@ class PhotoVQCodec(PhotoCodecBase):
                 place = begin
         return found, place
 
-    def _decode(self, streams: list[list[bytes]], height: int, width: int) -> Pixels:
-        indices = []
-        for number, (rows, columns) in enumerate(tiles.boxes(height, width)):
+    def _decode(self, streams: list[list[bytes]], height: int, width: int, progress: Report = silent) -> Pixels:
+        indices, boxes = [], tiles.boxes(height, width)
+        steps = Steps(progress, len(boxes) * (len(streams) + 1))
+        for number, (rows, columns) in enumerate(boxes):
             own = [level[number] for level in streams]
             indices.append(self._indices(own, rows.stop - rows.start, columns.stop - columns.start))
-        return self._joined(indices, height, width)
+            steps.done(len(own))
+        return self._joined(indices, height, width, steps)
 
-    def _encode(self, pixels: Pixels, levels: int) -> tuple[list[bytes], list[Tensor]]:
-        """Streams and indices int64 [1, h, w] of every level, of a tile."""
+    def _encode(self, pixels: Pixels, levels: int, steps: Steps) -> tuple[list[bytes], list[Tensor]]:
+        """Streams and indices int64 [1, h, w] of every level, of a tile. steps: one for every level."""
         x = self.pixels_in(padded(pixels, self.config.multiple))
         present = (torch.arange(self.qualities, device=self.device) < levels)[:, None]
         coders = [StreamEncoder(book.size) for book in self.config.codebooks[:levels]]
@@ -125,9 +132,10 @@ class PhotoVQCodec(PhotoCodecBase):
         def push(stage: Stage, table: Tensor, symbols: Tensor) -> None:
             coders[stage.level].push(symbols[0].cpu().numpy(), cdf_from_frequencies(table)[0].cpu().numpy())
 
-        steps = walk(self.prior, 1, x.shape[2], x.shape[3], levels, self.device)
-        chooser = Chooser(steps, code_lengths, push, price(self.config.weight))
+        stages = walk(self.prior, 1, x.shape[2], x.shape[3], levels, self.device)
+        chooser = Chooser(stages, code_lengths, push, price(self.config.weight))
         told, _ = tell(self.model, x, present, chooser)
+        steps.done(levels)
         return [coder.finish() for coder in coders], [level.index for level in told]
 
     def _indices(self, streams: list[bytes], height: int, width: int) -> list[Tensor]:
@@ -147,12 +155,13 @@ class PhotoVQCodec(PhotoCodecBase):
             indices: list[Tensor] = stop.value
         return indices
 
-    def _joined(self, indices: list[list[Tensor]], height: int, width: int) -> Pixels:
-        """The image of the indices of all its tiles."""
-        return tiles.joined(height, width, self._rendered(indices, height, width))
+    def _joined(self, indices: list[list[Tensor]], height: int, width: int, steps: Steps) -> Pixels:
+        """The image of the indices of all its tiles. steps: one for every tile."""
+        return tiles.joined(height, width, self._rendered(indices, height, width, steps))
 
-    def _rendered(self, indices: list[list[Tensor]], height: int, width: int) -> Iterator[Pixels]:
+    def _rendered(self, indices: list[list[Tensor]], height: int, width: int, steps: Steps) -> Iterator[Pixels]:
         for own, (rows, columns) in zip(indices, tiles.boxes(height, width), strict=True):
             size = rows.stop - rows.start, columns.stop - columns.start
             x = draw(self.model, own, *padded_size(*size, self.config.multiple))
             yield self.pixels_out(x[:, :, : size[0], : size[1]])
+            steps.done()
