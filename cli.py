@@ -14,7 +14,7 @@ import click
 
 from . import __version__
 from .bitstream.errors import VqcodecError
-from .codec.console import DEVICE, FORCE, JSON, LIMIT, PATH, check_device, note, show, use_one_thread
+from .codec.console import DEVICE, FORCE, JSON, LIMIT, PATH, check_device, note, printable, show, use_one_thread
 
 if TYPE_CHECKING:
     from .codec.api import Info
@@ -42,7 +42,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except VqcodecError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(printable(" ".join(str(error).split()))) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 sys.stderr.close()

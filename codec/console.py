@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from ..bitstream.archive_names import shown
 from ..bitstream.errors import VqcodecError
 
 _SMALL = 1 << 12  # bytes of a file
@@ -53,7 +54,12 @@ def show(values: dict[str, Any], as_json: bool, text: str) -> None:
 
 def note(text: str) -> None:
     """Print a line on stderr that is no error."""
-    click.echo(f"note: {' '.join(text.split())}", err=True)
+    click.echo(f"note: {printable(' '.join(text.split()))}", err=True)
+
+
+def printable(text: str) -> str:
+    """Text in which control characters, odd bytes of names, and what stdout cannot print are escaped."""
+    return shown(text, sys.stdout.encoding)
 
 
 @contextmanager
