@@ -55,7 +55,7 @@ def _is_same(image: Image.Image, data: bytes, kind: str, any_mode: bool) -> bool
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = Image.OPEN[kind][0](io.BytesIO(data), None)  # Image.open has limits that the host may have set
+            found = Image.OPEN[kind][0](io.BytesIO(data), "")  # Image.open has limits that the host may have set
             found.load()
     except Exception:  # so do its readers
         return False
