@@ -49,7 +49,7 @@ class _Group(click.Group):
             with ending_cleanly():
                 return super().invoke(ctx)
         except VqcodecError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(printable(" ".join(str(error).split()))) from error
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 sys.stderr.close()

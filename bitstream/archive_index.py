@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .archive_names import Names, Run
+from .archive_names import Names, Run, name_of_stored, stored_name
 from .archive_numbers import Numbers, Places
 from .errors import Corrupt, TooLarge, UnsupportedVersion
 from .numbers import leb128
@@ -116,7 +116,7 @@ def _name_fields(names: Names) -> Iterator[bytes]:
     runs = list(names.runs())
     yield leb128(len(runs))
     yield from (leb128(run.length - 1) for run in runs)
-    yield from (run.first.encode() + b"\0" for run in runs)
+    yield from (stored_name(run.first).encode() + b"\0" for run in runs)
 
 
 def _most_expanded(stored: bytes) -> int:
@@ -245,7 +245,7 @@ def _read_names(fields: _Fields, images: int) -> Iterator[Run]:
         end = text.find(b"\0", begin)
         if end < 0:
             raise ValueError("names: end early")
-        yield Run(text[begin:end].decode(), length)
+        yield Run(name_of_stored(text[begin:end]), length)
         begin = end + 1
     if begin != len(text):
         raise ValueError(f"names: {len(text) - begin} bytes follow them")

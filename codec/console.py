@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from ..bitstream.archive_names import shown
 from ..bitstream.errors import VqcodecError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,5 +72,5 @@ def note(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with what no encoding holds replaced: bytes of file names that are no UTF-8."""
-    return text.encode(errors="surrogateescape").decode(errors="replace")
+    """Text in which control characters, odd bytes of names, and what stdout cannot print are escaped."""
+    return shown(text, sys.stdout.encoding)

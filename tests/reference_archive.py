@@ -4,6 +4,7 @@ NumPy and Python integers; no torch, nothing of vqcodec.codec. It belongs to `re
 
 import io
 import lzma
+import re
 import struct
 import zlib
 from abc import ABC, abstractmethod
@@ -27,7 +28,10 @@ def read_archive(blob: bytes) -> tuple[list[Block], list[str]]:
     stored = io.BytesIO(blob[-12 - length : -12])
 
     def word() -> str:
-        return b"".join(iter(lambda: stored.read(1), b"\0")).decode()
+        name = b"".join(iter(lambda: stored.read(1), b"\0"))
+        return re.sub(rb"\\(..)", lambda escape: bytes.fromhex(escape[1].decode()), name).decode(
+            errors="surrogateescape"
+        )
 
     method = stored.read(1)[0]
     if method:

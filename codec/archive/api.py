@@ -29,10 +29,14 @@ _SEARCHED = 20_000  # names that are compared with one that is not there
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What was unpacked. damaged: blocks that could not be read, and the images lost with them."""
+    """What was unpacked.
+
+    damaged: blocks that could not be read, and the images lost with them. renamed: images whose files are not called as
+    they are, by name and file; numbers from an array, 0017 to 0017.png, are left out."""
 
     images: int
     damaged: tuple[Damage, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 def pack(
@@ -54,8 +58,8 @@ def pack(
     pixel is kept.
 
     target: a path or URL, or a stream, of which only `write` is used. sources: a path or several, or URLs (see
-    `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items. skip: told of files that are left out
-    because they are no images, by name and reason; it may raise. The other arguments, and errors, are those of
+    `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items. skip: told of files that are left out,
+    by name and reason; it may raise. The Summary counts them. The other arguments, and errors, are those of
     `pack.pack`; FileError also for sources that cannot be read, or are the target, UnsupportedImage and TooLarge for
     arrays that are no images."""
     model, device = inputs.checked_model(model), inputs.checked_device(device)
@@ -176,15 +180,16 @@ def _unpack(
     progress: Callable[[int], None],
 ) -> Unpacked:
     damaged: list[Damage] = []
+    renamed: list[tuple[str, str]] = []
     names, done = archive.names, 0
     numbers = range(len(names)) if only is None else sorted({number_of(names, name) for name in only})
-    with open_sink(target, numbers, names.__getitem__, force) as put:
+    with open_sink(target, numbers, names.__getitem__, force, names, lambda *one: renamed.append(one)) as put:
         for number, stored in archive.stored(numbers, damaged.append if keep_going else None, progress, jobs):
             put(number, names[number], stored)
             done += 1
         if damaged and not done:
             raise Corrupt(f"no image can be read; {damaged[0].reason}")
-    return Unpacked(done, tuple(damaged))
+    return Unpacked(done, tuple(damaged), tuple(sorted(renamed, key=lambda one: names.number(one[0]))))
 
 
 def number_of(names: Names, name: str) -> int:

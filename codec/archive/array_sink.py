@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...bitstream.archive_names import stored_name
 from ...bitstream.errors import UnsupportedImage
 from .. import idx
 from ..files import FileError
@@ -167,7 +168,8 @@ def _write_npy(stream: BinaryIO, stack: _Stack) -> None:
 def _write_npz(stream: BinaryIO, stacks: dict[str, _Stack]) -> None:
     with zipfile.ZipFile(stream, "w") as archive:
         for member, stack in stacks.items():
-            info = zipfile.ZipInfo(f"{member}.npy")  # its date is always 1980, so that equal images make equal files
+            # Its date is always 1980, so that equal images make equal files.
+            info = zipfile.ZipInfo(f"{stored_name(member)}.npy")
             info.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=True) as part:
                 _write_npy(cast(BinaryIO, part), stack)

@@ -13,13 +13,14 @@ import click
 
 from ...bitstream.errors import VqcodecError
 from ..bar import progress_bar
-from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, show, use_one_thread
+from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
 
 if TYPE_CHECKING:
     from .pack import Summary
     from .reader import BlockTold, Damage
 
 
+_TOLD = 20  # names of files that are told
 _JOBS = click.option("--jobs", type=click.IntRange(0), default=0, show_default=True, help="Processes; 0: one per core.")
 
 
@@ -34,7 +35,9 @@ _JOBS = click.option("--jobs", type=click.IntRange(0), default=0, show_default=T
 @FORCE
 @LIMIT
 @JSON
+@click.pass_context
 def pack(
+    context: click.Context,
     sources: tuple[str, ...],
     target: str,
     model: str,
@@ -50,15 +53,18 @@ def pack(
     """Pack images into an archive, losslessly.
 
     A SOURCE is a folder (with all below it), an image file, @list.txt (a path per line), an IDX file (or .gz), a .npy
-    or .npz file, or a URL of one of these. OUT.vqa may be - for stdout, or a pipe."""
+    or .npz file, or a URL of one of these. OUT.vqa may be - for stdout, or a pipe.
+
+    Files of folders and lists that cannot be packed are named on stderr and counted. The exit code is 1 if images are
+    among them, or files and folders that cannot be read; other files (texts, pipes, links to folders) leave it at 0."""
     from .. import streams
     from . import api
 
     piped = streams.is_stream(target)
     if not (piped or target.endswith(".vqa")):
         raise click.UsageError(f"the last argument is the archive to write, NAME.vqa; found {target}")
-    left_out = _refuse if strict else lambda name, reason: note(f"skipped {name}: {reason}")
-    kept = _refuse if strict else lambda name, reason: note(f"{name} is stored as it is: {reason}")
+    left_out = _refuse if strict else _note_skipped
+    kept = _refuse if strict else _note_as_it_is
     check_device(device)
     use_one_thread()
     with progress_bar("packing") as progress, streams.output(target) if piped else nullcontext(target) as place:
@@ -68,14 +74,26 @@ def pack(
             found, place, model=model, jobs=jobs, ray=ray, device=device, force=force, max_pixels=max_pixels,
             max_bytes=max_bytes, progress=progress, note=kept,
         )  # fmt: skip
-    text = f"{streams.in_words(target, True)}: {_in_words(told)}"
+    text = f"{printable(streams.in_words(target, True))}: {_in_words(told)}"
     show({"output": target} | asdict(told), as_json, text, err=streams.is_stdout(target))
+    context.exit(bool(told.images_skipped))
 
 
 def _in_words(told: Summary) -> str:
     ways = "; ".join(f"{share.images:,} {share.kind} {share.model or ''}".strip() for share in told.kinds)
     each = told.bytes_total / told.images
-    return f"{told.images:,} images, {told.bytes_total:,} bytes, {each:,.2f} each ({ways})"
+    text = f"{told.images:,} images, {told.bytes_total:,} bytes, {each:,.2f} each ({ways})"
+    text += f", {told.as_they_came:,} stored as they came" if told.as_they_came else ""
+    text += f", {told.skipped:,} skipped" if told.skipped else ""
+    return text + (f" ({told.images_skipped:,} of them images or unreadable)" if told.images_skipped else "")
+
+
+def _note_skipped(name: str, reason: str) -> None:
+    note(f"skipped {reason}" if name in reason else f"skipped {name}: {reason}")
+
+
+def _note_as_it_is(name: str, reason: str) -> None:
+    note(f"{name} is stored as it is: {reason}")
 
 
 def _refuse(name: str, reason: str) -> None:
@@ -110,7 +128,8 @@ def unpack(
 ) -> None:
     """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file.
 
-    - stands for stdin."""
+    An image gets the file of its own name, unless the folder cannot have that or its format cannot hold the image;
+    other names are told on stderr. - stands for stdin."""
     from .. import files, streams
     from . import api
     from .reader import Archive
@@ -128,8 +147,10 @@ def unpack(
             archive, target, only or None, force=force, keep_going=keep_going, jobs=jobs, progress=progress
         )
     _report(told.damaged)
+    _report_renamed(told.renamed)
     values = {"input": source, "output": target} | asdict(told)
-    show(values, as_json, f"{source} -> {target} ({told.images:,} images)")
+    others = f", {len(told.renamed):,} under other names" if told.renamed else ""
+    show(values, as_json, f"{printable(source)} -> {printable(target)} ({told.images:,} images{others})")
     context.exit(bool(told.damaged))
 
 
@@ -169,7 +190,7 @@ def verify(
     _report(damaged)
     values = {"input": source, "images": images, "blocks": blocks, "damaged": [asdict(one) for one in damaged]}
     state = f"{len(damaged)} damaged" if damaged else "all sound"
-    text = f"{source}: {images:,} images in {blocks} block{'s' * (blocks != 1)}, {state}"
+    text = f"{printable(source)}: {images:,} images in {blocks} block{'s' * (blocks != 1)}, {state}"
     show(values, as_json, text)
     context.exit(bool(damaged))
 
@@ -179,9 +200,18 @@ def _report(damaged: Sequence[Damage]) -> None:
     from ...bitstream.archive_names import Names, runs_of
 
     for one in damaged:
-        click.echo(f"damaged: {one.reason}", err=True)
+        click.echo(f"damaged: {printable(one.reason)}", err=True)
         for names in (Names([run]) for run in runs_of(one.names)):
-            click.echo(f"lost: {names[0]}{f' to {names[-1]}' if len(names) > 1 else ''}", err=True)
+            last = f" to {printable(names[-1])}" if len(names) > 1 else ""
+            click.echo(f"lost: {printable(names[0])}{last}", err=True)
+
+
+def _report_renamed(renamed: Sequence[tuple[str, str]]) -> None:
+    """The first images whose files have other names, on stderr."""
+    for name, file in renamed[:_TOLD]:
+        note(f"{printable(name)} is unpacked to {printable(file)}")
+    if len(renamed) > _TOLD:
+        note(f"{len(renamed) - _TOLD:,} more images are unpacked to files of other names; --json lists all")
 
 
 def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
@@ -193,7 +223,7 @@ def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
     values = {"kind": "archive"} | asdict(told) | ({"names": listed} if names else {})
     lines = [f"{'kind':14} archive", f"{'images':14} {told.images}", f"{'bytes total':14} {told.bytes_total}"]
     lines += [f"{f'block {block.number}':14} {_block_in_words(block)}" for block in told.blocks]
-    show(values, as_json, "\n".join([*lines, *listed]))
+    show(values, as_json, "\n".join([*lines, *map(printable, listed)]))
 
 
 def _block_in_words(block: BlockTold) -> str:

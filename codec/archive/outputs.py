@@ -40,7 +40,7 @@ def check_free(place: Place, force: bool, kind: Kind) -> None:
 def _is_empty(place: Place) -> bool:
     if isinstance(place, Local):
         return not any(place.path.iterdir())
-    return not any(True for _ in place.walk(lambda name, reason: None))
+    return not any(True for _ in place.walk(lambda name, reason, lost: None))
 
 
 @contextmanager

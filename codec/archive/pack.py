@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
@@ -19,7 +19,7 @@ from .outputs import whole_file
 from .places import place_of
 from .plan import plan
 from .settle import settled
-from .sources import Item
+from .sources import Item, Sources
 from .tasks import Done, Settings, run
 from .workers import in_order
 
@@ -38,12 +38,19 @@ class Share:
 
 @dataclass(frozen=True)
 class Summary:
-    """An archive that was written. bytes_total: all of it; kinds: in the order of their first blocks."""
+    """An archive that was written.
+
+    bytes_total: all of it; kinds: in the order of their first blocks. as_they_came: images that cannot be decoded,
+    whose files were stored byte for byte. skipped: files of the sources that were left out; images_skipped: those of
+    them that are images, or may be as they cannot be read."""
 
     images: int
     bytes_total: int
     blocks: int
     kinds: tuple[Share, ...]
+    as_they_came: int = 0
+    skipped: int = 0
+    images_skipped: int = 0
 
 
 def pack(
@@ -77,11 +84,15 @@ def pack(
     done = partial(in_order, partial(run, settings), tasks, jobs, ray)
     if not isinstance(target, str | os.PathLike):
         try:
-            return _write(done, names, target, progress, note)
+            summary = _write(done, names, target, progress, note)
         except OSError as error:
             raise FileError(f"cannot write the archive: {error.strerror or error}") from error
-    with whole_file(place_of(target), force) as stream:
-        return _write(done, names, stream, progress, note)
+    else:
+        with whole_file(place_of(target), force) as stream:
+            summary = _write(done, names, stream, progress, note)
+    if not isinstance(items, Sources):
+        return summary
+    return replace(summary, skipped=items.left_out.files, images_skipped=items.left_out.images)
 
 
 def _write(
@@ -92,7 +103,7 @@ def _write(
     note: Callable[[str, str], None],
 ) -> Summary:
     counted = _Counted(stream)
-    writer, tally = Writer(counted), _Tally()
+    writer, tally, as_they_came = Writer(counted), _Tally(), 0
     with closing(done()) as parts:
         for part in settled(parts):
             for block in part.blocks:
@@ -100,11 +111,12 @@ def _write(
                 tally.add(block)
             for name, reason in part.notes:
                 note(name, reason)
+            as_they_came += len(part.notes)
             progress(part.images)
     if not names.found:
         raise UnsupportedImage("no images to pack")
     writer.finish(names.found)
-    return tally.summary(len(names.found), counted.written)
+    return replace(tally.summary(len(names.found), counted.written), as_they_came=as_they_came)
 
 
 class _Names:

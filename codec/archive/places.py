@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, cast
@@ -16,6 +18,8 @@ from ..files import FileError
 Kind = Literal["file", "folder"]
 Skip = Callable[[str, str], None]
 """Told of a file that is left out: its name, and why."""
+LeaveOut = Callable[[str, str, bool], None]
+"""The same, and whether an image may be lost."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|:.*://)")  # one letter is a drive; zip::s3://... is a chain
 
@@ -36,10 +40,11 @@ class Place(Protocol):
     def open(self) -> BinaryIO:
         """The file, to be read; it can seek."""
 
-    def walk(self, skip: Skip) -> Iterator[str]:
+    def walk(self, leave_out: LeaveOut) -> Iterator[str]:
         """Names of the folder's files, relative and with /, in ascending order of their parts, without hidden ones.
 
-        skip: told of what is neither a file nor a folder, and of links to folders, which are not followed."""
+        leave_out: told of what is neither a file nor a folder, of links to folders, which are not followed, and of
+        folders below that cannot be read."""
 
     def child(self, name: str) -> Place:
         """The file of a name that `walk` gave."""
@@ -74,8 +79,8 @@ class Local:
 
     @property
     def name(self) -> str:
-        """The last part of the path, also for `.`."""
-        return self.path.name or self.path.resolve().name
+        """The last part of the path, also for `.` and `..`."""
+        return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
     def kind(self) -> Kind | None:
         """As in Place; a device or pipe is an error."""
@@ -104,30 +109,65 @@ class Local:
         except OSError as error:
             raise FileError(f"cannot read {self.path}: {error.strerror or error}") from error
 
-    def walk(self, skip: Skip) -> Iterator[str]:
+    def walk(self, leave_out: LeaveOut) -> Iterator[str]:
         """As in Place."""
-        yield from _walk_local(self.path, "", skip)
+        pending = [iter(_listed(str(self.path), ""))]  # of the folder, of one in it, and so on down
+        while pending:
+            for name, entry in pending[-1]:
+                if _is_folder(entry):
+                    with _left_out(entry, leave_out):
+                        pending.append(iter(_listed(entry.path, f"{name}/")))
+                        break
+                elif _is_file(entry):
+                    yield name
+                else:
+                    leave_out(entry.path, *_why_no_file(entry))
+            else:
+                pending.pop()
 
     def child(self, name: str) -> Local:
         """As in Place."""
         return Local(self.path / name)
 
 
-def _walk_local(folder: Path, prefix: str, skip: Skip) -> Iterator[str]:
+def _listed(folder: str, prefix: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """What is in a folder and not hidden, with names, in order. Raises FileError."""
     try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise FileError(f"cannot read {folder}: {error.strerror or error}") from error
-    for entry in entries:
-        name = prefix + entry.name
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir(follow_symlinks=False):
-            yield from _walk_local(folder / entry.name, f"{name}/", skip)
-        elif entry.is_file():
-            yield name
-        else:
-            skip(name, "link to a folder" if entry.is_dir() else "no regular file")
+    return [(prefix + entry.name, entry) for entry in found if not entry.name.startswith(".")]
+
+
+@contextmanager
+def _left_out(entry: os.DirEntry[str], leave_out: LeaveOut) -> Iterator[None]:
+    """Leaves out a folder that cannot be read."""
+    try:
+        yield
+    except FileError as error:
+        leave_out(entry.path, str(error), True)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_dir(follow_symlinks=False)
+    return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):
+        return entry.is_file()
+    return False
+
+
+def _why_no_file(entry: os.DirEntry[str]) -> tuple[str, bool]:
+    """Why an entry is left out, and whether an image may be lost."""
+    try:
+        mode = os.stat(entry.path).st_mode
+    except OSError as error:
+        return f"cannot read it: {error.strerror or error}", True
+    return ("link to a folder" if stat.S_ISDIR(mode) else "no regular file"), False
 
 
 @dataclass(frozen=True)
@@ -160,7 +200,7 @@ class Remote:
         """As in Place."""
         return cast(BinaryIO, self.attempt(lambda: self.system.open(self.path, "rb")))
 
-    def walk(self, skip: Skip) -> Iterator[str]:
+    def walk(self, leave_out: LeaveOut) -> Iterator[str]:
         """As in Place; such file systems have no links or devices."""
         root = self.system._strip_protocol(self.path).rstrip("/")
         found = self.attempt(lambda: self.system.find(root))

@@ -1,6 +1,7 @@
 """What an archive is packed from: folders, image files, lists of them, IDX files, .npy and .npz, here or at URLs.
 
-    folder         every image below it; names are paths relative to it. Hidden files and other files are left out.
+    folder         every image below it; names are paths relative to it. Hidden files and other files are left out, and
+                   links to folders are not followed.
     image file     its name
     @list.txt      one path or URL of an image file per line; names are those paths, without a leading / or ../
     IDX, .npy      NUMBER, zero-padded to the width of the count; the file's name for an array of one image
@@ -10,9 +11,10 @@ With several sources the names begin with the source's own name, without its suf
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,7 +26,8 @@ from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import FileError
 from ..opening import size_of
 from .arrays import ArrayFile, array_file, reading
-from .places import Local, Place, Skip, is_url, place_of
+from .places import LeaveOut, Local, Place, Skip, is_url, place_of
+from .signatures import SIGNATURE_BYTES, image_suffix, suffix_of
 
 _MAX_FILE = 1 << 31  # bytes of an image file
 _MAX_LIST = 1 << 30  # bytes of a list
@@ -42,18 +45,35 @@ class Item:
     array: NDArray[Any] | None = None
 
 
+@dataclass
+class LeftOut:
+    """How many files were left out, and how many of them are images, or may be as they cannot be read."""
+
+    files: int = 0
+    images: int = 0
+
+    def add(self, image: bool) -> None:
+        """One file more."""
+        self.files += 1
+        self.images += image
+
+
 @dataclass(frozen=True)
 class Sources(Iterable[Item]):
     """The images of several sources, read while one iterates.
 
-    total: how many there are, with those that will be skipped. Iterating raises FileError and UnsupportedImage for
-    what cannot be read, and UnsupportedImage if there is no image at all."""
+    total: how many there are, with those that will be skipped. left_out: what was, of which `listed` says how much when
+    the sources were opened. Iterating raises FileError and UnsupportedImage for what cannot be read, and
+    UnsupportedImage if there is no image at all."""
 
     total: int
     paths: tuple[str, ...]
     parts: tuple[_Part, ...]
+    left_out: LeftOut
+    listed: tuple[int, int]
 
     def __iter__(self) -> Iterator[Item]:
+        self.left_out.files, self.left_out.images = self.listed
         empty = True
         for part in self.parts:
             for item in part.items():
@@ -83,7 +103,8 @@ def open_sources(
             raise FileError(f"{texts[labels.index(label)]} and {texts[number]} would both be called {label!r}")
     opener = _Opener(skip, max_pixels, leave_out, max_bytes)
     parts = tuple(opener.open(text, label, several) for text, label in zip(texts, labels, strict=True))
-    return Sources(sum(part.total for part in parts), texts, parts)
+    left_out = opener.left_out
+    return Sources(sum(part.total for part in parts), texts, parts, left_out, (left_out.files, left_out.images))
 
 
 def _label(text: str) -> str:
@@ -110,12 +131,18 @@ class _Opener:
 
     skip: Skip
     max_pixels: int
-    leave_out: str | os.PathLike[str] | None
+    archive: str | os.PathLike[str] | None
     max_bytes: int
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def leave_out(self, name: str, reason: str, image: bool) -> None:
+        """Count a file that is not packed, and tell of it."""
+        self.left_out.add(image)
+        self.skip(name, reason)
 
     def open(self, text: str, label: str, several: bool) -> _Part:
         """A source, whatever it is."""
-        prefix = f"{label}/" if several else ""
+        prefix = f"{label}/" if several and label else ""
         if text.startswith("@"):
             return self._list(text[1:], prefix)
         place = place_of(text)
@@ -124,21 +151,25 @@ class _Opener:
             raise FileError(f"cannot read {text}: no such file or folder")
         if kind == "folder":
             return self._folder(place, prefix)
-        arrays = array_file(place, self.skip, self.max_pixels, self.max_bytes)
+        arrays = array_file(place, self._leave_out_member, self.max_pixels, self.max_bytes)
         if arrays is None:
-            return _Part(1, lambda: self._files([(place.name, place)], "", _refuse))
+            return _Part(1, lambda: self._files([(place.name, place)], "", _refuse_file))
         return _Part(arrays.total, lambda: _array_items(arrays, prefix, label))
 
+    def _leave_out_member(self, name: str, reason: str) -> None:
+        """A member of a file of arrays that is no image."""
+        self.leave_out(name, reason, False)
+
     def _folder(self, folder: Place, prefix: str) -> _Part:
-        names = [name for name in folder.walk(self.skip) if not self._is_left_out(folder.child(name))]
+        names = [name for name in folder.walk(self.leave_out) if not self._is_archive(folder.child(name))]
         if not names:
             raise FileError(f"no images in {folder}: the folder is empty")
-        return _Part(len(names), lambda: self._files(((name, folder.child(name)) for name in names), prefix, self.skip))
+        return _Part(len(names), lambda: self._files(_children(folder, names), prefix, self.leave_out))
 
-    def _is_left_out(self, place: Place) -> bool:
-        if self.leave_out is None or not isinstance(place, Local) or is_url(self.leave_out):
-            return str(place) == str(self.leave_out)
-        return place.name == Path(self.leave_out).name and place.path.resolve() == Path(self.leave_out).resolve()
+    def _is_archive(self, place: Place) -> bool:
+        if self.archive is None or not isinstance(place, Local) or is_url(self.archive):
+            return str(place) == str(self.archive)
+        return place.name == Path(self.archive).name and place.path.resolve() == Path(self.archive).resolve()
 
     def _list(self, text: str, prefix: str) -> _Part:
         place = place_of(text)
@@ -147,22 +178,43 @@ class _Opener:
         paths = _lines(place)
         if not paths:
             raise FileError(f"no images in {text}: the list is empty")
-        return _Part(
-            len(paths), lambda: self._files(((_name_of(path), place_of(path)) for path in paths), prefix, self.skip)
-        )
+        return _Part(len(paths), lambda: self._files(_listed(paths), prefix, self.leave_out))
 
-    def _files(self, files: Iterable[tuple[str, Place]], prefix: str, skip: Skip) -> Iterator[Item]:
+    def _files(self, files: Iterable[tuple[str, Place]], prefix: str, leave_out: LeaveOut) -> Iterator[Item]:
         """The image files among files, given with their names."""
         for name, place in files:
             try:
                 item = Item(checked_name(prefix + name), file=_image_file(place, self.max_pixels, self.max_bytes))
-            except (FileError, UnsupportedImage, TooLarge, ValueError) as error:  # ValueError: no name for an archive
-                skip(str(place), str(error))
+            except FileError as error:
+                leave_out(str(place), str(error), True)
+            except (UnsupportedImage, TooLarge, ValueError) as error:  # ValueError: a name that no archive can hold
+                leave_out(str(place), str(error), _seems_an_image(place))
             else:
                 yield item
 
 
-def _refuse(name: str, reason: str) -> None:
+def _children(folder: Place, names: Iterable[str]) -> Iterator[tuple[str, Place]]:
+    """Names and places of files in a folder."""
+    return ((name, folder.child(name)) for name in names)
+
+
+def _listed(paths: Iterable[str]) -> Iterator[tuple[str, Place]]:
+    """Names and places of the files of a list."""
+    return ((_name_of(path), place_of(path)) for path in paths)
+
+
+def _seems_an_image(place: Place) -> bool:
+    """Whether a file is an image by its name or its first bytes, or cannot be read."""
+    if image_suffix(place.name):
+        return True
+    try:
+        with place.open() as stream:
+            return bool(suffix_of(stream.read(SIGNATURE_BYTES)))
+    except (FileError, OSError):
+        return True
+
+
+def _refuse_file(name: str, reason: str, image: bool) -> None:
     raise UnsupportedImage(reason if name in reason else f"{name}: {reason}")
 
 
@@ -181,7 +233,10 @@ def _lines(place: Place) -> list[str]:
         data = stream.read(_MAX_LIST + 1)
         if len(data) > _MAX_LIST:
             raise FileError(f"{place}: a list of more than {_MAX_LIST} bytes")
-        return [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in data:
+            raise UnsupportedImage(f"{place}: expected a list of paths in utf-8, found utf-16 or no text")
+        lines = data.decode("utf-8-sig", "surrogateescape").split("\n")
+        return [line.removesuffix("\r") for line in lines if line.strip()]
 
 
 def _name_of(path: str) -> str:

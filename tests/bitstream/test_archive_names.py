@@ -20,7 +20,12 @@ def runs(names: list[str]) -> list[Run]:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "0", "a/b/c.png", "...", ".a", "a..", "ab:c", "é/ü.png", "日本.png", " ", "x" * 4096]
+    "name",
+    [
+        *("a", "0", "a/b/c.png", "...", ".a", "a..", "ab:c", "é/ü.png", "日本.png", " ", "x" * 4096),
+        *("C:", "c:x", "C:/x", "\\x", "\\\\x", "C:\\x", "a\\b", "a\nb", "a\x1f", "\x7f", "a\x85b", "a\udcff/b"),
+        *("\n" * 4096, "/".join("\\" * 2048)),
+    ],
 )
 def test_good_names(name: str) -> None:
     assert checked_name(name) == name
@@ -29,12 +34,18 @@ def test_good_names(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("", "/", "/x", "//x", "a/", "a//b", ".", "..", "../a", "a/..", "a/../b", "./a", "a/.", "C:", "c:x", "C:/x"),
-        *("\\x", "\\\\x", "C:\\x", "a\\b", "a\0b", "a\nb", "a\x1f", "\x7f", "a\x85b", "\ud800", "a\udfff/b"),
+        *("", "/", "/x", "//x", "a/", "a//b", ".", "..", "../a", "a/..", "a/../b", "./a", "a/.", "a\0b", "\0"),
     ],
 )
 def test_names_that_are_no_safe_relative_paths(name: str) -> None:
     with pytest.raises(ValueError, match="expected a relative path") as caught:
+        checked_name(name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff/b", "\udcc3\udca9"])
+def test_names_that_stand_for_no_bytes(name: str) -> None:
+    with pytest.raises(ValueError, match="expected no surrogate") as caught:
         checked_name(name)
     assert str(caught.value).isprintable()
 

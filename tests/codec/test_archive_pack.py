@@ -135,7 +135,7 @@ def test_few_images_are_held() -> None:
     assert taken == 5 * MAX_FILES
 
 
-@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a//b", "a\\b", "a\0b"])
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a//b", "\ud800", "a\0b"])
 def test_bad_names_are_an_error(name: str) -> None:
     with pytest.raises(FileError, match="cannot be a name in an archive"):
         packed([Item(name, array=np.zeros((2, 2), np.uint8))])

@@ -85,7 +85,7 @@ def test_names_become_files(tmp_path: Path) -> None:
     ]
     put(tmp_path / "out", images)
     deep = ["deep.bmp.png", "deep.webp.png"]
-    files = ["00.png", "a.PNG", "b/c.jpg.png", "b/d.tiff", "e.webp", "f.bmp", "g.x/1.5.png", "odd", "photo.jpg"]
+    files = ["00.png", "a.PNG", "b/c.jpg.png", "b/d.tiff", "e.webp", "f.bmp", "g.x/1.5", "odd", "photo.jpg"]
     assert tree(tmp_path / "out") == sorted(files + deep)
     assert (tmp_path / "out" / "photo.jpg").read_bytes() == b"as it came"
     for name in deep:
@@ -138,14 +138,8 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
         put(tmp_path / "file", numbered(DIGITS), force=True)
     with pytest.raises(FileError, match="no folder .*nix"):
         put(tmp_path / "nix" / "out", numbered(DIGITS))
-    with pytest.raises(FileError, match="cannot write .*File name too long"):
-        put(tmp_path / "out", [("x" * 300, DIGITS[0])])
     with pytest.raises(ValueError, match="relative path"):
         put(tmp_path / "out", [("../x", DIGITS[0])])
-    with pytest.raises(FileError, match="two images of the archive would be written to 'a.png'"):
-        put(tmp_path / "out", [("a", DIGITS[0]), ("a.png", DIGITS[1])])
-    with pytest.raises(FileError, match="two images of the archive would be written to 'a.png/b.png'"):
-        put(tmp_path / "out", [("a", DIGITS[0]), ("a.png/b", DIGITS[1])])
     assert tree(tmp_path) == ["file"]
 
 
@@ -311,10 +305,7 @@ def test_folders_at_urls(memory: Any) -> None:
     with pytest.raises(FileError, match="memory://top/out exists; use --force"):
         put("memory://top/out", numbered(DIGITS))
     put("memory://top/out/", [("c", DIGITS[0])], force=True)
-    assert sorted(memory.store) == ["/top/out/0.png", "/top/out/a/b.jpg", "/top/out/c.png"]
-    with pytest.raises(FileError, match="would be written to 'a.png'"):
-        put("memory://other", [("a", DIGITS[0]), ("a.png", DIGITS[1])])
-    assert len(memory.store) == 3
+    assert sorted(memory.store) == ["/top/out/0.png", "/top/out/a/b.jpg", "/top/out/c"]
 
 
 def test_arrays_at_urls(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,14 +85,14 @@ def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(tmp_path: Pat
     os.mkfifo(tmp_path / "pipe")
     told: dict[str, str] = {}
     sources = open_sources([tmp_path], lambda name, reason: told.update({Path(name).name: reason}), max_pixels=100)
-    assert [item.name for item in sources] == ["a.png", "link.png"]
+    assert [item.name for item in sources] == ["a.png", "bad\nname.png", "link.png"]
     assert told.pop("notes.txt") == told.pop("empty.png") == "not an image that can be read"
     assert told.pop("large.png") == "30 x 30 pixels, limit 100"
-    assert "control characters" in told.pop("bad\nname.png")
     assert told.pop("round") == "link to a folder"
     assert told.pop("pipe") == "no regular file"
     assert told.pop("broken.png")
     assert not told
+    assert (sources.left_out.files, sources.left_out.images) == (6, 3)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -103,8 +103,10 @@ def test_files_and_folders_without_permission(tmp_path: Path) -> None:
     assert names(tmp_path, skip=lambda name, reason: told.append(reason)) == ["a.png", "c/d.png"]
     assert "Permission denied" in told[0]
     (tmp_path / "c").chmod(0)
+    assert names(tmp_path, skip=lambda name, reason: told.append(reason)) == ["a.png"]
+    assert "Permission denied" in told[1]
     with pytest.raises(FileError, match="cannot read .*c: Permission denied"):
-        names(tmp_path)
+        names(tmp_path / "c")
     (tmp_path / "c").chmod(0o700)
 
 
@@ -279,6 +281,7 @@ def test_npz_files(save: Callable[..., None], tmp_path: Path) -> None:
     assert same(items, DIGITS[:6])
     assert sources.total == 6
     assert told == [f"{tmp_path}/x.npz/readme.txt: no array"]
+    assert (sources.left_out.files, sources.left_out.images) == (1, 0)
     assert names(tmp_path / "x.npz", write(tmp_path, "a.png") / "a.png")[-2:] == ["x/mask", "a.png"]
 
 
