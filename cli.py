@@ -297,7 +297,7 @@ def _each(found: Sequence[Route], work: Callable[[Route, Report], _Done], bar: B
         with bar.aside():
             for text in result.notes:
                 note(text if len(found) == 1 else f"{route.source}: {text}")
-            show(result.values, as_json, result.text, err=streams.is_stdout(route.target))
+            show(result.values, as_json, printable(result.text), err=streams.is_stdout(route.target))
     if failed:
         raise click.ClickException(f"{failed} of {len(found)} files could not be {done}")
 

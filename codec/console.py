@@ -62,8 +62,8 @@ def use_one_thread(source: Path | None = None) -> None:
 
 
 def show(values: dict[str, Any], as_json: bool, text: str, err: bool = False) -> None:
-    """Print a result, as text or as one line of JSON. err: on stderr, where stdout takes data."""
-    click.echo(json.dumps(values) if as_json else printable(text), err=err)
+    """Print a result, as lines of text or as one line of JSON. err: on stderr, where stdout takes data."""
+    click.echo(json.dumps(values) if as_json else "\n".join(map(printable, text.split("\n"))), err=err)
 
 
 def note(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from ...bitstream.errors import UnsupportedImage
 from .. import files
 from ..files import FileError
+from ..strict_pillow import strict_pillow
 from .array_sink import Stored
 
 _FORMATS = {
@@ -53,9 +53,8 @@ def _saved(image: Image.Image, kind: str, suffix: str) -> bytes | None:
 def _is_same(image: Image.Image, data: bytes, kind: str, any_mode: bool) -> bool:
     """Whether a file holds just the pixels. any_mode: grey may come back as colour with three equal channels."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = Image.OPEN[kind][0](io.BytesIO(data), "")  # Image.open has limits that the host may have set
+        with strict_pillow(image.width * image.height):
+            found = Image.OPEN[kind][0](io.BytesIO(data), "")
             found.load()
     except Exception:  # so do its readers
         return False

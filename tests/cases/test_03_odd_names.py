@@ -282,6 +282,10 @@ LOST_IMAGES = {
     "new.jxl": b"\xff\x0a" + bytes(9),
     "large.gif": b"GIF89a\xff\xff\xff\xff\0\0\0",
     "x.tif": b"II\x2a\0" + b"\xff" * 4,
+    "unknown.dds": b"DDS "
+    + struct.pack("<7I", 124, 0x1007, 4, 4, 8, 0, 0)
+    + bytes(44)
+    + struct.pack("<8I", 32, 4, 1, *[0] * 5),
 }
 
 
