@@ -44,9 +44,11 @@ def settled(done: Iterable[Done]) -> Iterator[Done]:
     waiting: list[Part] = []
     images = size = 0
     for each in done:
-        yield Done(each.images, (), each.notes)
+        yield Done(each.images, tuple(part for part in each.parts if not part.runs), each.notes)
         for part in each.parts:
-            held, nbytes = _images(part), sum(run.nbytes for run in part.runs)
+            if not part.runs:
+                continue
+            held, nbytes = _images(part), sum(run.body_bytes for run in part.runs)
             if waiting and (size + nbytes > MAX_PIXEL_BYTES or images + held > MAX_IMAGES):
                 yield Done(0, tuple(smallest(waiting)))
                 waiting, images, size = [], 0, 0
@@ -105,7 +107,8 @@ def _units(parts: Sequence[Part]) -> list[_Unit]:
 
 def _choices(units: Sequence[_Unit]) -> list[_Choice]:
     """All images, and those that seem to take less by themselves; the one that seems the smaller first."""
-    better = [unit for unit in units if sum(kind.sampled for kind in families(unit.runs)) < unit.size]
+    gains = {kind.key: kind.gain for kind in families(_runs(units))}
+    better = [unit for unit in units if sum(gains[kind.key] * kind.quick for kind in families(unit.runs)) < unit.size]
     choices = [
         _Choice(tuple(chosen), families(_runs(chosen)), sum(unit.size for unit in units if unit not in chosen))
         for chosen in ([units] if len(better) == len(units) else [better, units])
