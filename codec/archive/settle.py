@@ -13,7 +13,7 @@ from .solid import MAX_IMAGES, MAX_PIXEL_BYTES, Run
 from .solid_search import Family, blocks_of, families, size_of
 from .tasks import Done, Part
 
-_UNCERTAIN = 0.9  # how far below its estimate a size may come out
+_UNCERTAIN = 0.85  # how far below its estimate a size may come out
 _SMALL = 1 << 17  # bytes of pixels of which every choice is made and measured
 _FORM_BYTES = 3  # of an image in a FILES block, besides its file
 
