@@ -13,7 +13,7 @@ from .solid import MAX_IMAGES, MAX_PIXEL_BYTES, Run
 from .solid_search import Family, blocks_of, families, size_of
 from .tasks import Done, Part
 
-_UNCERTAIN = 0.9  # how far below its estimate a size may come out
+_UNCERTAIN = 0.85  # how far below its estimate a size may come out
 _SMALL = 1 << 17  # bytes of pixels of which every choice is made and measured
 _FORM_BYTES = 3  # of an image in a FILES block, besides its file
 
@@ -44,9 +44,11 @@ def settled(done: Iterable[Done]) -> Iterator[Done]:
     waiting: list[Part] = []
     images = size = 0
     for each in done:
-        yield Done(each.images, (), each.notes)
+        yield Done(each.images, tuple(part for part in each.parts if not part.runs), each.notes)
         for part in each.parts:
-            held, nbytes = _images(part), sum(run.nbytes for run in part.runs)
+            if not part.runs:
+                continue
+            held, nbytes = _images(part), sum(run.body_bytes for run in part.runs)
             if waiting and (size + nbytes > MAX_PIXEL_BYTES or images + held > MAX_IMAGES):
                 yield Done(0, tuple(smallest(waiting)))
                 waiting, images, size = [], 0, 0
@@ -105,7 +107,8 @@ def _units(parts: Sequence[Part]) -> list[_Unit]:
 
 def _choices(units: Sequence[_Unit]) -> list[_Choice]:
     """All images, and those that seem to take less by themselves; the one that seems the smaller first."""
-    better = [unit for unit in units if sum(kind.sampled for kind in families(unit.runs)) < unit.size]
+    gains = {kind.key: kind.gain for kind in families(_runs(units))}
+    better = [unit for unit in units if sum(gains[kind.key] * kind.quick for kind in families(unit.runs)) < unit.size]
     choices = [
         _Choice(tuple(chosen), families(_runs(chosen)), sum(unit.size for unit in units if unit not in chosen))
         for chosen in ([units] if len(better) == len(units) else [better, units])

@@ -40,6 +40,7 @@ _MAX_RATIO = 8192  # LZMA's own limit is about 7,000
 _RATIO_FROM = 1 << 16  # bytes of a body below which no ratio is asked for
 _CODES = {mode: code for code, mode in MODES.items()}
 _FILTERS = 5
+_RUN_BYTES = 32  # of a kind and a run, besides the palette
 _DIFFERENCES = 8  # bits of the byte of an arrangement
 _ORDER = 16
 _AT_ONCE = 1 << 20  # samples that are arranged together, to bound memory
@@ -112,6 +113,11 @@ class Run:
     def nbytes(self) -> int:
         """Of the rows."""
         return self.rows.nbytes
+
+    @property
+    def body_bytes(self) -> int:
+        """At most what it takes in a body, unless it is coded with more bits than its own."""
+        return self.nbytes + len(self.look.palette) + len(self.look.transparency) + _RUN_BYTES
 
     def __getitem__(self, part: slice) -> Run:
         return Run(self.numbers[part], self.rows[part], self.width, self.look)

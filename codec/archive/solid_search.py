@@ -57,6 +57,7 @@ class Family:
     def __init__(self, runs: Iterable[Run]) -> None:
         self.runs = joined(runs)
         self.nbytes = sum(run.nbytes for run in self.runs)
+        self.key = self.runs[0].look.colour, self.runs[0].look.depth
 
     @cached_property
     def codings(self) -> tuple[Coding, ...]:
@@ -68,17 +69,33 @@ class Family:
         clear = best == tried[0] or ((same or min(sizes) * _CLEARLY < sizes[0]) and min(sizes) * _TELLS > self._sampled)
         return (best,) if clear else (best, tried[0])
 
-    @cached_property
+    @property
     def sampled(self) -> float:
         """About the bytes of the coded pixels, as far as a sample tells: it sees no images that repeat far away."""
-        return _size(self._sample, self.codings[0], _SAMPLE_PRESET) * self.nbytes / self._sampled
+        return self.gain * self.quick
+
+    @property
+    def estimate(self) -> float:
+        """About the bytes of the coded pixels, repeats included."""
+        return self.gain * self._quick_whole
 
     @cached_property
-    def estimate(self) -> float:
-        """About the bytes of the coded pixels, repeats included: from a quick pass, and what more a sample gains."""
-        quick = Coding(self.runs[0].look.depth)
-        gain = _size(self._sample, self.codings[0], _SAMPLE_PRESET) / _size(self._sample, quick, _QUICK_PRESET)
-        return gain * _size(self.runs, quick, _QUICK_PRESET)
+    def gain(self) -> float:
+        """What the best coding of a sample takes of what a quick pass takes, as for all of the images."""
+        return _size(self._sample, self.codings[0], _SAMPLE_PRESET) / _size(self._sample, self._quick, _QUICK_PRESET)
+
+    @cached_property
+    def quick(self) -> float:
+        """About the bytes that a quick pass takes, as far as a sample tells."""
+        return _size(self._sample, self._quick, _QUICK_PRESET) * self.nbytes / self._sampled
+
+    @cached_property
+    def _quick_whole(self) -> int:
+        return _size(self.runs, self._quick, _QUICK_PRESET)
+
+    @property
+    def _quick(self) -> Coding:
+        return Coding(self.runs[0].look.depth)
 
     @property
     def _sampled(self) -> int:

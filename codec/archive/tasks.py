@@ -16,7 +16,7 @@ from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..files import Source
 from ..images import from_grey_plane
-from ..png import GREY, RGB, PlainImage, layout_of
+from ..png import GREY, RGB, PlainImage
 from .blocks import CODED, ORIGINAL, Form, bits_back_block, files_block, is_by_model, join_files
 from .library import AUTO, BUILT_IN, Library, Packer
 from .pictures import JPEG, codable, encode, read_item
@@ -221,29 +221,36 @@ def _forms(
     forms: dict[int, Form] = {}
     small: dict[int, Source] = {}
     pixels: list[PlainImage | None] = [None] * len(items)
+    held = 0
     for number, item in enumerate(items):
         try:
             form, source = _form(item, settings)
         except (UnsupportedImage, TooLarge) as error:
             forms[number] = _as_it_came(item, error, notes)
             continue
-        pixels[number] = None if source is None else _worth_keeping(source)
+        kept = None if source is None or source.exact is None else replace(source.exact, stream=b"")
+        if kept is not None and held + kept.pixels.nbytes <= MAX_PIXEL_BYTES:
+            held += kept.pixels.nbytes
+            pixels[number] = kept
         if form is not None:
             forms[number] = form
         elif source is not None:
             small[number] = source
-    small = {number: small[number] for number in _alone(small, settings)}
+    small = {number: small[number] for number in _alone(small, pixels, settings)}
     blobs = encode(list(small.values()), settings.model, settings.device)
     forms |= {number: _smaller(items[number], blob) for number, blob in zip(small, blobs, strict=True)}
     return [forms.get(number) for number in range(len(items))], pixels
 
 
-def _alone(small: dict[int, Source], settings: Settings) -> Iterator[int]:
+def _alone(small: dict[int, Source], pixels: Sequence[PlainImage | None], settings: Settings) -> Iterator[int]:
     """The small images but those that are plainly better coded together, as a sample of many tells."""
     kinds: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for number, source in small.items():
-        assert source.exact is not None
-        kinds[source.exact.colour, source.exact.depth].append(number)
+    for number in small:
+        image = pixels[number]
+        if image is None:
+            yield number
+        else:
+            kinds[image.colour, image.depth].append(number)
     for numbers in kinds.values():
         if len(numbers) < _MANY or not _plainly_together([small[number] for number in numbers], settings):
             yield from numbers
@@ -255,14 +262,6 @@ def _plainly_together(sources: Sequence[Source], settings: Settings) -> bool:
     blobs = encode(sample, settings.model, settings.device)
     alone = sum(min(len(blob), source.size) for blob, source in zip(blobs, sample, strict=True))
     return bool(together < _PLAINLY * alone * len(sources) / len(sample))
-
-
-def _worth_keeping(source: Source) -> PlainImage | None:
-    """The pixels of an image without its compressed stream; None if they are too many for a solid block."""
-    exact = source.exact
-    if exact is None or layout_of(exact).size > MAX_PIXEL_BYTES:
-        return None
-    return replace(exact, stream=b"")
 
 
 def _form(item: Item, settings: Settings) -> tuple[Form | None, Source | None]:

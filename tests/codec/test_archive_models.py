@@ -177,7 +177,7 @@ def test_archives_of_several_models_come_back(digits: Images, knowing: TwoModels
         assert np.array_equal(image, item.array)
     told = archive.info()
     assert [(block.kind, block.model, block.mode, block.images) for block in told.blocks] == [
-        ("bits-back", "dark", "L", 540), ("bits-back", "bright", "L", 270), ("files", None, None, 90),
+        ("bits-back", "dark", "L", 540), ("bits-back", "bright", "L", 270), ("solid", None, None, 90),
     ]  # fmt: skip
     assert told.bytes_total == summary.bytes_total
     assert not archive.verify()
