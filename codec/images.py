@@ -110,7 +110,7 @@ def _check_still(image: Image.Image) -> None:
         except ValueError:  # its file was closed, so that frames cannot be counted any more; animations have these
             frames = 2 if image.info.keys() & {"loop", "duration"} else 1
         if frames > 1:
-            raise UnsupportedImage(f"{frames} frames; vqcodec stores still images: give it a copy() of one frame")
+            raise UnsupportedImage(f"several frames ({frames}); vqcodec stores still images")
     elif at:
         raise UnsupportedImage(f"picture {at + 1} of an MPO file; vqcodec stores the first: give it a copy() of this")
 

@@ -222,7 +222,7 @@ def stream_of(source: Any) -> Any:
             if isinstance(source.read(0), bytes):
                 return source
         except (OSError, ValueError) as error:
-            raise FileError(f"cannot read the file object: {error}") from error
+            raise FileError(f"cannot read the archive: {getattr(error, 'strerror', None) or error}") from error
         raise BadArgument("the file object gives text: open the file in binary mode")
     data = None if isinstance(source, Image.Image) else _bytes(source)
     if data is None:

@@ -202,6 +202,6 @@ def test_a_writer_that_fails_ends_the_workers(tmp_path: Path) -> None:
                 raise OSError(28, "No space left on device")
             return super().write(data)  # type: ignore[arg-type]
 
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(FileError, match="No space left"):
         pack(tiny(3 * MAX_FILES), Full(), model="plain", jobs=2)
     assert Writer(io.BytesIO())  # and this process goes on

@@ -293,7 +293,7 @@ def test_npz_files(save: Callable[..., None], tmp_path: Path) -> None:
         (DIGITS.astype(np.int16), "type int16: expected uint8"),
         (np.zeros(8, np.uint8), r"shape \[8\] .* expected \[N, H, W\]"),
         (np.zeros((), np.uint8), r"shape \[\] .* expected"),
-        (np.zeros((2, 3, 4, 5), np.uint8), r"expected \[N, H, W\]"),
+        (np.zeros((2, 5, 4, 6), np.uint8), r"expected \[N, H, W\]"),
         (np.zeros((2, 3, 4, 3), np.uint16), r"expected \[N, H, W\]"),
         (np.zeros((1, 2, 3, 4, 1), np.uint8), r"expected \[N, H, W\]"),
         (np.zeros((0, 28, 28), np.uint8), "holds no images"),
