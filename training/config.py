@@ -58,6 +58,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
+        if min(self.epochs, self.batch_size, self.warmup_steps, self.evaluate_every) < 1:
+            raise ValueError("epochs, batch_size, warmup_steps and evaluate_every must be at least 1")
         check_range(1, 10**6, epochs=self.epochs, batch_size=self.batch_size, evaluate_every=self.evaluate_every)
         check_range(1, 10**9, warmup_steps=self.warmup_steps)
         check_range(0, 2**32 - 1, seed=self.seed)
@@ -128,6 +130,8 @@ class LadderTrain(TrainConfig):
         check_range(
             0, 1e6, rd_weights=self.rd_weights, preview_weight=self.preview_weight, ladder_rate=self.ladder_rate
         )
+        if self.importance < 1:
+            raise ValueError("importance must be at least 1")
         check_range(1, 10**6, importance=self.importance)
 
 
@@ -319,6 +323,6 @@ def read_recipe(path: str | Path) -> Recipe:
         raise ConfigError(f"cannot read recipe {path}: {error}") from error
     family = values.pop("family", None)
     if not isinstance(family, str) or family not in FAMILIES:
-        found = family[:80] if isinstance(family, str) else type(family).__name__
+        found = family[:80] if isinstance(family, str) else None if family is None else type(family).__name__
         raise ConfigError(f"recipe {path}: family must be one of {', '.join(FAMILIES)}, found {found!r}")
     return from_dict(FAMILIES[family], values, "recipe")
