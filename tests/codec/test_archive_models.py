@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise, product
@@ -229,13 +228,6 @@ class Wrong(Deflated):
         raise Corrupt("no pixels")
 
 
-@pytest.fixture(scope="module")
-def real_model(untrained: Callable[..., Path]) -> Path:
-    """Weights file of a small Ladder VAE for archives, with random weights."""
-    grids = {"latents": (2, 2, 4), "widths": (8, 8, 16), "grids": (7, 7, 1)}
-    return untrained([[16, 8, 1]], posterior="gaussian", context=2, likelihood="bernoulli", qualities=1, **grids)
-
-
 def packed_as_planned(items: list[Item], model: str, jobs: int) -> io.BytesIO:
     """An archive in the blocks that the tasks give, however large they are."""
     stream = io.BytesIO()
@@ -248,21 +240,21 @@ def packed_as_planned(items: list[Item], model: str, jobs: int) -> io.BytesIO:
     return stream
 
 
-def test_a_real_model_packs_the_same_with_workers(real_model: Path, binary_digits: Images) -> None:
-    pixels = many(binary_digits, 40)
+def test_a_real_model_packs_the_same_with_workers(tiny_archive_binary: Path, binary_digits: Images) -> None:
+    real_model, pixels = tiny_archive_binary, many(binary_digits, 300)
     items = [*(Item(f"{n}", array=image) for n, image in enumerate(pixels)), Item("other", array=pixels[0][:9])]
     streams = [packed_as_planned(items, str(real_model), jobs) for jobs in (1, 2)]
     assert streams[0].getvalue() == streams[1].getvalue()
     archive = Archive(streams[0], model=str(real_model), output="numpy")
     assert [(block.kind, block.model, block.images) for block in archive.info().blocks] == [
-        ("bits-back", "random", 40), ("files", None, 1),
+        ("bits-back", "tiny-archive-binary", 300), ("files", None, 1),
     ]  # fmt: skip
     for image, item in zip(archive, items, strict=True):
         assert np.array_equal(image, item.array)
     images = dict(archive.stored(jobs=2))
     assert all(np.array_equal(images[number].pil(), item.array) for number, item in enumerate(items))
     for look in (lambda: Archive(streams[0])[0], lambda: Archive(streams[0]).verify(jobs=2)):
-        with pytest.raises(ModelMismatch, match="block 0 at offset 5: no model 'random'"):
+        with pytest.raises(ModelMismatch, match="block 0 at offset 5: no model 'tiny-archive-binary'"):
             look()
 
 

@@ -191,7 +191,7 @@ def test_the_layout_is_that_of_the_format() -> None:
         (b"\1" + KIND + b"\1\0\0\xff\xff\xff\xff\x0f\1" + bytes(4), 1, "expected at most 4294967294"),
         (b"\1" + KIND + b"\1\0\0\xfe\xff\xff\xff\x0f\xfe\xff\xff\xff\x0f" + bytes(4), 1, "expected a body of"),
         (b"\1" + KIND + b"\1\0\0\x80\x80\x80\x80\x80\x80\0", 1, "more than 5 bytes"),
-        (b"\1\2\0\x7f" + bytes(10), 1, "expected at most 10, found 127"),
+        (b"\1\2\0\x7f" + bytes(10), 1, "expected at most 11, found 127"),
     ],
 )
 def test_impossible_bodies_are_corrupt(body: bytes, count: int, message: str) -> None:
