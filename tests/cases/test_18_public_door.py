@@ -475,7 +475,7 @@ BAD: dict[str, tuple[Any, ...]] = {
     "keep_going": ("yes", None, 1),
     "whole": ("yes", None, 1),
     "only": (3, "x", [3], b"x"),
-    "model": (3, 1.5, b"plain", ["plain"], object()),
+    "model": (3, 1.5, b"plain", ["plain"], object),
 }
 TAKES = {
     "encode": ("model", "lossless", "quality", "device", "bpp", "metadata"),
