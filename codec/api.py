@@ -145,6 +145,8 @@ def encode_sources(
     """The same of images that were read: those that came as PNG files keep everything that PNG can hold.
 
     share: told of the share of the work on all images that is done."""
+    for source in sources if lossless or model == "plain" else ():
+        source.check_whole()
     told = [number for number, source in enumerate(sources) if source.told_by_picture(lossless)]
     if model not in ("auto", "plain") and len(told) < len(sources):
         raise UnsupportedImage(f"{model} takes 8-bit images without transparency")

@@ -35,11 +35,20 @@ _EXIF_AND_PROFILE = ("icc_profile", "exif", "xmp", "XML:com.adobe.xmp", "Raw pro
 @dataclass(frozen=True)
 class Source:
     """An image that was read. picture: upright, as Pillow holds it; exact: as PNG does, if it came as PNG; size: bytes
-    of its file, 0 if there was none."""
+    of its file, 0 if there was none; reduced: whether the file has more bits a sample than Pillow holds of them."""
 
     picture: Image.Image
     exact: PlainImage | None
     size: int
+    reduced: bool = False
+
+    def check_whole(self) -> None:
+        """Raises UnsupportedImage if the pixels are not all that the file has, so that nothing of it is lossless."""
+        if self.reduced:
+            raise UnsupportedImage(
+                "more than 8 bits a sample of colour, of which only 8 can be read from this format; to keep every bit, "
+                "convert the image to a 16-bit PNG"
+            )
 
     def told_by_picture(self, lossless: bool) -> bool:
         """Whether a model may have the picture: it has all that the PNG has, or what is lossy anyway."""
@@ -60,9 +69,33 @@ def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: in
         image = _opened(io.BytesIO(data), data)
         _check_size(image, max_pixels, max_bytes, f"{name}: ")
         try:
-            return Source(loaded(image), None, len(data))
+            reduced = _is_reduced(image, data)
+            return Source(loaded(image), None, len(data), reduced)
         except UnsupportedImage as error:
             raise UnsupportedImage(f"{name}: {error}") from error
+
+
+def _is_reduced(image: Image.Image, data: bytes) -> bool:
+    """Whether Pillow will read 8 bits of samples that have more. image: opened, not loaded; data: its file."""
+    if image.mode.startswith(("I", "F")):
+        return False
+    if image.format == "JPEG2000":
+        size = data.find(b"\xff\x51")  # marker SIZ; 40 bytes on, depths less 1 of the components, three bytes apart
+        return any((depth & 0x7F) >= 8 for depth in data[size + 40 : size + 40 + 3 * len(image.getbands()) : 3])
+    if image.format == "AVIF":
+        configuration = data.find(b"av1C")
+        return configuration >= 0 and bool(data[configuration + 6 : configuration + 7][0] & 0x40)  # high_bitdepth
+    tiles = getattr(image, "tile", ())  # (decoder, box, offset, its arguments) of Pillow's plug-ins
+    arguments = [part for tile in tiles for part in _flat(tile[3])]
+    if image.format == "PPM":
+        return any(isinstance(part, int) and part > 255 for part in arguments)
+    return any(tile[0] == "SGI16" for tile in tiles) or any(
+        ";16" in part for part in arguments if isinstance(part, str)
+    )
+
+
+def _flat(arguments: object) -> tuple[object, ...]:
+    return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
 
 
 def _check_size(image: Image.Image, max_pixels: int, max_bytes: int, name: str = "") -> None:

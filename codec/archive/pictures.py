@@ -26,7 +26,9 @@ def read_item(item: Item, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYT
     if item.array is not None:
         return Source(to_pil(item.array), None, item.array.nbytes)
     assert item.file is not None
-    return files.image_of(item.name, item.file, max_pixels, max_bytes)
+    source = files.image_of(item.name, item.file, max_pixels, max_bytes)
+    source.check_whole()
+    return source
 
 
 def plane_of(source: Source) -> NDArray[np.uint8] | None:
