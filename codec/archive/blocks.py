@@ -33,7 +33,7 @@ from ..files import image_of
 from ..images import from_grey_plane
 from ..png import GREY, PlainImage
 from .library import BUILT_IN, Library, Packer
-from .solid import SolidImages, picture_of
+from .solid import MAX_BODY, SolidImages, picture_of
 
 MAX_BITS_BACK = MOST_IMAGES[BITS_BACK]
 """Images of a BITS_BACK block."""
@@ -287,7 +287,8 @@ class OpenSolid:
 
     def __init__(self, block: Block, options: Options) -> None:
         """Raises Corrupt, Truncated or TooLarge."""
-        self.images = SolidImages(block.payload, len(block.numbers))
+        most = min(MAX_BODY, max(options.max_bytes, _SMALL_BLOCK))
+        self.images = SolidImages(block.payload, len(block.numbers), most)
         self.options = options
         self.nbytes = self.images.nbytes
 
@@ -296,10 +297,10 @@ class OpenSolid:
         width, height = self.images.size(position)
         if width * height > self.options.max_pixels:
             raise TooLarge(f"image of {width} x {height} pixels, limit {self.options.max_pixels}")
-        image = self.images[position]
-        if image.pixels.size > self.options.max_bytes:
-            raise TooLarge(f"image of {image.pixels.size} bytes once decoded, limit {self.options.max_bytes}")
-        return Stored(exact=image)
+        size = self.images.sample_bytes(position)
+        if size > self.options.max_bytes:
+            raise TooLarge(f"image of {size} bytes once decoded, limit {self.options.max_bytes}")
+        return Stored(exact=self.images[position])
 
 
 OpenBlock = OpenFiles | OpenPixels | OpenSolid

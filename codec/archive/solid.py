@@ -285,11 +285,11 @@ class _Kind:
 class SolidImages:
     """The images of a payload, which are made as they are asked for. nbytes: memory that they take."""
 
-    def __init__(self, payload: bytes, count: int) -> None:
-        """count: of the images. Raises Corrupt, Truncated or TooLarge."""
+    def __init__(self, payload: bytes, count: int, max_body: int = MAX_BODY) -> None:
+        """count: of the images; max_body: bytes of the body. Raises Corrupt, Truncated or TooLarge."""
         if not 1 <= count <= MAX_IMAGES:
             raise Corrupt(f"solid block: expected 1 to {MAX_IMAGES} images, found {count}")
-        self._body = _expanded(payload)
+        self._body = _expanded(payload, max_body)
         self.nbytes = len(self._body)
         begin = self._read_tables(count)
         sizes = [
@@ -308,6 +308,12 @@ class SolidImages:
         """Width and height of an image."""
         _, _, width, height = self._runs[self._run(position)]
         return width, height
+
+    def sample_bytes(self, position: int) -> int:
+        """Bytes of an image's samples in memory."""
+        number, _, width, height = self._runs[self._run(position)]
+        look = self._kinds[number].look
+        return width * height * Layout(width, height, look.depth, look.colour).sample_bytes
 
     def __getitem__(self, position: int) -> PlainImage:
         """An image. Raises Corrupt for samples beyond its depth."""
@@ -366,10 +372,10 @@ def _read_kind(start: bytes, extra: bytes) -> _Kind:
     return _Kind(Look(depth, colour, palette, transparency), coded_depth, arrangement)
 
 
-def _expanded(payload: bytes) -> bytes:
+def _expanded(payload: bytes, max_body: int) -> bytes:
     """The body. Raises Corrupt, Truncated, and TooLarge before anything too large is made."""
     size, at = read_leb128(payload, 0, "solid block")
-    most = min(MAX_BODY, _RATIO_FROM + _MAX_RATIO * (len(payload) - at))
+    most = min(max_body, _RATIO_FROM + _MAX_RATIO * (len(payload) - at))
     if size > most:
         raise TooLarge(f"solid block: expected at most {most} bytes once expanded, found {size}")
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": _dictionary(size)}]
