@@ -23,10 +23,10 @@ _HEAD = """# Complete results
 `python -m vqcodec.eval.results` writes this page from the JSON files in `docs/results`. The command under each heading
 wrote the file that its tables come from. [Benchmarks](benchmarks.md) explains the numbers.
 
-Binary sets are sampled once for testing (`training.datasets.binarise`), and anew in every epoch of training. The ladders'
-posterior shares the generative top-down pass, as in the equations of Sonderby et al. 2016; `top_down = "separate"` in a
-recipe gives it a pass of its own, as the authors' code does. All runs used seed 0, and fewer epochs than the paper's 2,000.
-Batch-norm statistics are estimated again over the training set before measuring."""
+Binary sets are sampled once for testing (`training.datasets.binarise`), and anew in every epoch of training. The
+posterior of the ladders shares the generative top-down pass, as in the equations of Sonderby et al. 2016;
+`top_down = "separate"` in a recipe gives it a pass of its own, as the authors' code does. All runs used seed 0, and
+fewer epochs than the paper's 2,000. Batch-norm statistics are estimated again over the training set before measuring."""
 
 
 class ResultsError(VqcodecError):

@@ -1,4 +1,4 @@
-"""The package's docstrings as lists: a sentence that begins with `name:` or `one, other:` describes these parameters."""
+"""The package's docstrings as lists: a sentence that begins with `name:` or `one, other:` describes parameters."""
 
 from __future__ import annotations
 

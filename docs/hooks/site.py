@@ -1,4 +1,4 @@
-"""What the site takes from the rest of the repository while it is built: Python files, the format, the models' cards."""
+"""What the site takes from the rest of the repository: Python files, the format, and the cards of the models."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ FORMAT = "bitstream/FORMAT.md"
 CARDS = "codec/weights"
 
 _LINK = re.compile(r"(?<=\]\()(?:\.\./)+(bitstream/FORMAT\.md|codec/weights/[\w-]+\.md)")
+_INLINE_CODE = re.compile(r"(<code>)([^<]*)(</code>)")
+_OPTION = re.compile(r"(?<!\S)--?[\w-]+")
 _FENCE = re.compile(r"^\s*```")
 _ITEM = re.compile(r"^ {0,3}(?:[-*]|\d+\.) ")
 
@@ -48,27 +50,37 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return _LINK.sub(lambda link: posixpath.relpath(_page_of(link[1]), posixpath.dirname(path) or "."), markdown)
 
 
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Options such as --json in running text stay in one line: browsers break lines after hyphens."""
+    unbroken = r'<span class="option">\g<0></span>'
+    return _INLINE_CODE.sub(lambda code: code[1] + _OPTION.sub(unbroken, code[2]) + code[3], html)
+
+
 def _page_of(path: str) -> str:
     """The page of the site that shows a file of the repository."""
     return "format.md" if path == FORMAT else f"models/{posixpath.basename(path)}"
 
 
 def _blocks(markdown: str) -> str:
-    """Markdown of GitHub for Python-Markdown: an empty line before every list, fences with one word, and x[i][j] with an
-    escape, as it looks like a link."""
+    """Markdown of GitHub for Python-Markdown: an empty line before every list, fences with one word, no links by name."""
     lines: list[str] = []
     is_code = False
     for line in markdown.splitlines():
         if _FENCE.match(line):
             is_code = not is_code
             line = "```text" if is_code else line
-        before = lines[-1] if lines else ""
-        if not is_code and _ITEM.match(line) and before.strip() and not before.startswith(" ") and not _ITEM.match(before):
+        if not is_code and lines and _begins_list(lines[-1], line):
             lines.append("")
         lines.append(line if is_code else _without_links(line))
     return "\n".join(lines) + "\n"
 
 
+def _begins_list(before: str, line: str) -> bool:
+    """Whether a line is the first item of a list, right after a paragraph."""
+    return bool(_ITEM.match(line) and before.strip() and not before.startswith(" ") and not _ITEM.match(before))
+
+
 def _without_links(line: str) -> str:
+    """The line with x[i][j] escaped, which looks like a link."""
     parts = line.split("`")  # every second one is code
     return "`".join(part if number % 2 else part.replace("][", "]\\[") for number, part in enumerate(parts))
