@@ -26,7 +26,8 @@ wrote the file that its tables come from. [Benchmarks](benchmarks.md) explains t
 Binary sets are sampled once for testing (`training.datasets.binarise`), and anew in every epoch of training. The
 posterior of the ladders shares the generative top-down pass, as in the equations of Sonderby et al. 2016;
 `top_down = "separate"` in a recipe gives it a pass of its own, as the authors' code does. All runs used seed 0, and
-fewer epochs than the paper's 2,000. Batch-norm statistics are estimated again over the training set before measuring."""
+fewer epochs than the paper's 2,000. Batch-norm statistics are estimated again over the training set before a
+measurement."""
 
 
 class ResultsError(VqcodecError):

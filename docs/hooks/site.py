@@ -62,7 +62,7 @@ def _page_of(path: str) -> str:
 
 
 def _blocks(markdown: str) -> str:
-    """Markdown of GitHub for Python-Markdown: an empty line before every list, fences with one word, no links by name."""
+    """Markdown of GitHub for Python-Markdown: an empty line before lists, fences with one word, no links by name."""
     lines: list[str] = []
     is_code = False
     for line in markdown.splitlines():
