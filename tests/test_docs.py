@@ -21,6 +21,7 @@ MOST_LINES = 150
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 _SHELL = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 _INDENTED = re.compile(r"^ {4}(.*)$", re.MULTILINE)
 _COMMAND = re.compile(r"^.*?\b(vqcodec .*)$", re.MULTILINE)
 _INLINE = re.compile(r"`(vqcodec [^`]*)`")
@@ -85,7 +86,7 @@ def test_every_page_is_linked_from_the_navigation() -> None:
 def commands_of(page: Path) -> Iterator[list[str]]:
     """Commands of blocks of code and of code in lines, as lists of words."""
     text = page.read_text(encoding="utf-8")
-    blocks = "\n".join([*_SHELL.findall(text), *_INDENTED.findall(text)])
+    blocks = "\n".join([*_SHELL.findall(text), *_INDENTED.findall(_FENCED.sub("", text))])
     for line in [*_COMMAND.findall(blocks), *_INLINE.findall(text)]:
         yield shlex.split(line, comments=True)
 
