@@ -7,9 +7,16 @@ from typing import Any
 
 import griffe
 
+_DRAWING = re.compile(r"^.+(?:\n[├│└].*)+", re.MULTILINE)
+
 
 class Parameters(griffe.Extension):
     """Turns the plain text of docstrings into Markdown."""
+
+    def on_module(self, *, mod: griffe.Module, **_: Any) -> None:
+        """Modules, whose drawings of trees become blocks of code."""
+        if mod.docstring is not None:
+            mod.docstring.value = _DRAWING.sub(r"```text\n\g<0>\n```", mod.docstring.value)
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Functions and methods."""
