@@ -52,6 +52,7 @@ def test_readme_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert method == "ladder-photo, quality 40 of 100\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [page.name for page in PAGES if code_of(page)])
 def test_examples_of_a_page_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with the example images, which also lie in its folder `images`."""
