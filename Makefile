@@ -11,10 +11,11 @@ PROBE := import sys, urllib.request as u; u.urlopen(sys.argv[1] + "/torch/", tim
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 DONE := .venv/.installed
+DOCS := .venv/.docs-installed
 # Neither the caller's packages nor its options leak into the environment built here.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test lint types check clean setup
+.PHONY: demo test lint types check docs clean setup
 .DEFAULT_GOAL := test
 
 demo: $(DONE)
@@ -32,6 +33,10 @@ types: $(DONE)
 
 check: test lint types
 
+docs: $(DOCS) # into build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo build/site/index.html
+
 setup: $(DONE)
 
 clean:
@@ -47,4 +52,8 @@ $(DONE): pyproject.toml constraints.txt
 	then index="--extra-index-url $(TORCH_INDEX)"; fi; \
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-input $$index \
 		-c constraints.txt $(TORCH) -e ".[dev]"
+	@touch $@
+
+$(DOCS): $(DONE)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-input -c constraints.txt $(TORCH) -e ".[docs]"
 	@touch $@

@@ -18,15 +18,16 @@ from .environment import line
 from .tables import Table, markdown
 
 FOLDER = Path("docs/results")
-_HEAD = """# Results
+_HEAD = """# Complete results
 
-Written by `python -m vqcodec.eval.results` from the JSON files in [results](results), which the commands below wrote.
-The README has the sizes of files, lossless and lossy.
+`python -m vqcodec.eval.results` writes this page from the JSON files in `docs/results`. The command under each heading
+wrote the file that its tables come from. [Benchmarks](benchmarks.md) explains the numbers.
 
 Binary sets are sampled once for testing (`training.datasets.binarise`), and anew in every epoch of training. The
-posterior of the ladders shares the generative top-down pass, as in the paper's equations (`top_down = "separate"` in a
-recipe gives it one of its own, as the authors' code does). Epochs are those of the models here, seed 0: the paper's
-models had 2,000. Batch-norm statistics are re-estimated over the training set before measuring."""
+posterior of the ladders shares the generative top-down pass, as in the equations of Sonderby et al. 2016;
+`top_down = "separate"` in a recipe gives it a pass of its own, as the authors' code does. All runs used seed 0, and
+fewer epochs than the paper's 2,000. Batch-norm statistics are estimated again over the training set before a
+measurement."""
 
 
 class ResultsError(VqcodecError):

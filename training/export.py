@@ -214,7 +214,7 @@ def _card(recipe: Recipe, data: Known, path: Path, steps: int, codec: AnyCodec) 
 - **Size**: {parameters:,} numbers, {path.stat().st_size:,} bytes, SHA-256 `{weights_file.sha256(path).hex()}`.
 - **Configuration**: `{json.dumps(dataclasses.asdict(recipe.model))}`
 
-Results: `{measured}`, in the README.
+`{measured}` measures it; the documentation has the results under Benchmarks.
 """
 
 
