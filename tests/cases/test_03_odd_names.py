@@ -322,8 +322,8 @@ def test_the_command_line_counts_what_it_leaves_out(tmp_path: Path) -> None:
     result = vqcodec_command(*lines, "pack images c.vqa --model plain", cwd=tmp_path)
     assert result.returncode == 0b110, result.stderr
     texts, as_json, images = result.stdout.decode().splitlines()
-    assert texts.endswith(" each (1 files), 5 skipped")
-    assert images.endswith(" each (4 files), 1 stored as they came, 2 skipped (1 of them images or unreadable)")
+    assert texts.endswith("), 5 skipped")
+    assert images.endswith("), 1 stored as they came, 2 skipped (1 of them images or unreadable)")
     told = json.loads(as_json)
     assert (told["images"], told["as_they_came"], told["skipped"], told["images_skipped"]) == (3, 1, 3, 2)
     notes = result.stderr.decode().splitlines()

@@ -71,7 +71,7 @@ def test_no_way_in_opens_them(kind: str, name: str, mark: Path, tmp_path: Path) 
         with pytest.raises(VqcodecError):
             vqcodec.encode(form)
     with pytest.raises(VqcodecError):
-        files.compress(path)
+        files.compress(str(path), path.read_bytes())
     for source in (path, path.parent, f"@{tmp_path}/list.txt"):
         with pytest.raises(VqcodecError):
             list(open_sources([source]))

@@ -34,6 +34,7 @@ class Deflated:
 
     bright: bool
     seen: list[int] = field(default_factory=list)
+    image_size: int = 28
 
     def pack_images(self, pixels: Images) -> bytes:
         return zlib.compress((255 - pixels if self.bright else pixels).tobytes(), 9)

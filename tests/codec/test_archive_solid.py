@@ -236,7 +236,7 @@ def test_changed_bytes_are_images_or_errors(seed: int) -> None:
     rng = np.random.default_rng(seed)
     images = [image_of(*kind, 9, 5, clear=True) for kind in KINDS]
     block = block_of(images)
-    body = solid._expanded(block.payload)
+    body = solid._expanded(block.payload, 1 << 27)
     for _ in range(150):
         inside = rng.integers(2)
         data = bytearray(body if inside else block.payload)

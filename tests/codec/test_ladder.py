@@ -561,26 +561,26 @@ def test_the_papers_layers_have_the_papers_sizes() -> None:
         ({"posterior": "laplace"}, "posterior must be one of gaussian, uniform, found 'laplace'"),
         ({"top_down": "none"}, "top_down must be one of shared, separate, found 'none'"),
         ({"likelihood": "normal"}, "likelihood must be one of bernoulli, categorical, found 'normal'"),
-        ({"latents": (), "widths": (), "grids": ()}, "at least one"),
+        ({"latents": (), "widths": (), "grids": ()}, "levels must be in 1..16, found 0"),
         ({"latents": (8, 4)}, "one entry per level"),
         ({"widths": (8,)}, "one entry per level"),
         ({"grids": (7, 1)}, "one entry per level"),
-        ({"latents": (8, 0, 1)}, "at least 1"),
-        ({"widths": (8, 0, 1)}, "at least 1"),
-        ({"grids": (7, 7, 0)}, "at least 1"),
-        ({"qualities": 0}, "at least 1"),
+        ({"latents": (8, 0, 1)}, "latents must be in 1..8192, found 0"),
+        ({"widths": (8, 0, 1)}, "widths must be in 1..8192, found 0"),
+        ({"grids": (7, 7, 0)}, "grids must be in 1..512, found 0"),
+        ({"qualities": 0}, "qualities must be in 1..255, found 0"),
         ({"pixel_features": 0}, "at least 1"),
-        ({"image_size": 0}, "at least 1"),
-        ({"blocks": -1}, "must not be negative"),
-        ({"leak": -1}, "must not be negative"),
-        ({"pixel_embed": -1}, "must not be negative"),
+        ({"image_size": 0}, "image_size must be in 1..512, found 0"),
+        ({"blocks": -1}, "blocks must be in 0..64, found -1"),
+        ({"leak": -1}, "leak must be in 0..15, found -1"),
+        ({"pixel_embed": -1}, "pixel_embed must be in 0..4096, found -1"),
         ({"qualities": 2}, "several qualities need likelihood 'categorical'"),
         ({"qualities": 2, "likelihood": "categorical", "posterior": "gaussian"}, "several qualities need posterior"),
         ({"grids": (7, 2, 1)}, "must be a multiple of the next, found"),
         ({"image_size": 30}, "must be a multiple of the next, found"),
         ({"form": "mlp"}, "form 'mlp' has grids of 1"),
         ({"qualities": 2, "skip": False, "likelihood": "categorical"}, "several qualities need skip"),
-        ({"stages": ()}, "stages must increase and end with 16"),
+        ({"stages": ()}, "stages must be in 1..1024, found 0"),
         ({"stages": (Stage(8),)}, "stages must increase and end with 16"),
         ({"stages": (Stage(8), Stage(8), Stage(16))}, "stages must increase and end with 16"),
         ({"stages": (Stage(8), Stage(4), Stage(16))}, "stages must increase and end with 16"),
@@ -607,7 +607,7 @@ def test_impossible_configurations_are_refused(values: dict, message: str) -> No
 
 @pytest.mark.parametrize("values", [{"until": 0}, {"width": -1}, {"blocks": -1}])
 def test_impossible_stages_are_refused(values: dict) -> None:
-    with pytest.raises(ValueError, match="a stage needs until >= 1, width >= 0 and blocks >= 0"):
+    with pytest.raises(ValueError, match="a stage needs until >= 1, width >= 0 and blocks >= 0|must be in 0"):
         Stage(**{"until": 1} | values)
 
 

@@ -133,7 +133,7 @@ def test_extra_is_empty_where_the_mode_says_it_all() -> None:
 def test_colour_under_full_transparency_survives() -> None:
     pixels = RNG.integers(0, 256, (16, 16, 4)).astype(np.uint8)
     pixels[..., 3] = 0
-    form = plain.Stored(plain.WEBP, b"", plain._to_webp(pixels))
+    form = plain.Stored(plain.WEBP, b"", plain._to_webp(pixels, 75, 6))
     assert np.array_equal(decoded(form, PlainImage(pixels, 8, png.RGBA)).pixels, pixels)
     check_survives(PlainImage(pixels, 8, png.RGBA))
 
@@ -199,19 +199,19 @@ def test_damaged_payload_is_corrupt(method: int, payload: bytes, message: str) -
 
 
 def test_webp_of_another_size_is_corrupt() -> None:
-    payload = plain._to_webp(smooth(8, 9, png.GREY, 8).pixels)
+    payload = plain._to_webp(smooth(8, 9, png.GREY, 8).pixels, 75, 6)
     with pytest.raises(Corrupt, match="8 x 8"):
         plain.decode(plain.WEBP, b"", payload, 8, 8, "L")
 
 
 def test_webp_of_16_bits_is_corrupt() -> None:
-    payload = plain._to_webp(smooth(8, 8, png.GREY, 8).pixels)
+    payload = plain._to_webp(smooth(8, 8, png.GREY, 8).pixels, 75, 6)
     with pytest.raises(Corrupt, match="WebP data"):
         plain.decode(plain.WEBP, b"", payload, 8, 8, "I;16")
 
 
 def test_webp_sample_beyond_the_depth_is_corrupt() -> None:
-    payload = plain._to_webp(np.full((4, 4, 1), 2, np.uint8))
+    payload = plain._to_webp(np.full((4, 4, 1), 2, np.uint8), 75, 6)
     with pytest.raises(Corrupt, match="sample 2 in an image of 1 bits"):
         plain.decode(plain.WEBP, b"", payload, 4, 4, "1")
 

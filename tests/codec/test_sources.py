@@ -87,7 +87,7 @@ def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(tmp_path: Pat
     sources = open_sources([tmp_path], lambda name, reason: told.update({Path(name).name: reason}), max_pixels=100)
     assert [item.name for item in sources] == ["a.png", "bad\nname.png", "link.png"]
     assert told.pop("notes.txt") == told.pop("empty.png") == "not an image that can be read"
-    assert told.pop("large.png") == "30 x 30 pixels, limit 100"
+    assert told.pop("large.png") == "PNG of 30 x 30 pixels, limit 100"
     assert told.pop("round") == "link to a folder"
     assert told.pop("pipe") == "no regular file"
     assert told.pop("broken.png")

@@ -195,11 +195,13 @@ def test_a_run_may_start_from_the_weights_of_another(short: Recipe, images: Tens
     """Fine-tuning: its recipe may train in another way, but its model is the same."""
     first = train(short, images, tmp_path / "a")
     assert first is not None
-    still = changed(short, learning_rate=0.0, epochs=1)
+    still = changed(short, learning_rate=1e-12, epochs=1)  # far below what changes a float32 weight
     tuned = train(still, images, tmp_path / "b", init=tmp_path / "a")
     assert tuned is not None
     learned = [name for name, p in first.named_parameters() if p.requires_grad]  # codebooks follow means of latents
-    assert all(torch.equal(tuned.state_dict()[name], first.state_dict()[name]) for name in learned)
+    assert all(
+        torch.allclose(tuned.state_dict()[name], first.state_dict()[name], rtol=0, atol=1e-10) for name in learned
+    )
     other = dataclasses.replace(short, model=dataclasses.replace(short.model, width=8))
     with pytest.raises(ConfigError, match="is of another model"):
         train(other, images, tmp_path / "c", init=tmp_path / "a")
