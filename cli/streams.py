@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from . import files
-from .files import FileError
+from ..codec import files
+from ..codec.files import FileError
 
 STDIO = "-"
 """Names stdin and stdout; a file of this name is ./- ."""

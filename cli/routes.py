@@ -14,9 +14,9 @@ from pathlib import Path
 
 from ..bitstream import archive, container
 from ..bitstream.errors import BitstreamError
+from ..codec.files import FileError
+from ..codec.whole import TEMPORARY
 from . import streams
-from .files import FileError
-from .whole import TEMPORARY
 
 _START = 16  # bytes of a file that tell what it is
 _COMPACT_BYTES = 1 << 16  # compact files are smaller

@@ -17,7 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from ..codec.console import DEVICE, FORCE, JSON, PATH, check_device, show
+from .console import DEVICE, FORCE, JSON, PATH, check_device, show
 
 _PEER = click.option(
     "--peer",
@@ -202,7 +202,7 @@ def bench() -> None:
 @click.option("--published", is_flag=True, help="With published curves of other codecs on these images, dashed.")
 def plot(source: Path, target: Path, published: bool) -> None:
     """Draw the rate-distortion curves of a result of `bench rd`; needs matplotlib."""
-    from .bench.plots import plot
+    from ..eval.bench.plots import plot
 
     plot(source, target, published)
 
@@ -213,7 +213,7 @@ def plot(source: Path, target: Path, published: bool) -> None:
 @FORCE
 def convert(source: Path, folder: Path, force: bool) -> None:
     """Write a result of `bench rd` as CompressAI's JSON, a file per codec."""
-    from .bench.compressai_json import convert
+    from ..eval.bench.compressai_json import convert
 
     for target in convert(source, folder, force):
         click.echo(str(target))
@@ -252,9 +252,9 @@ def crops(
 ) -> None:
     """Write a page of crops of photographs, by models and classical codecs at equal size of their files."""
     from ..codec import files
+    from ..eval.bench import crops
+    from ..eval.report.crops import crops_page
     from ..training import photo_sets
-    from .bench import crops
-    from .report.crops import crops_page
 
     check_device(device)
     files.check_target(out, force=True)
@@ -316,8 +316,8 @@ def experiments(
     A CELL is KIND-LAYERS-DATA, such as lvae-5-mnist; kinds are vae, vae-bn, vae-bn-wu and lvae. What is trained
     or measured already is not done again, and what was begun goes on."""
     from ..codec import files
+    from ..eval import experiments as table
     from ..training.experiments import Cell, table_cells
-    from . import experiments as table
 
     check_device(device)
     for target in filter(None, (out, report)):

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import __version__
-from .bitstream.errors import VqcodecError
-from .codec.bar import Bar, progress_bar
-from .codec.console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
-from .codec.progress import Report, within
-from .codec.signals import ending_cleanly
+from .. import __version__
+from ..bitstream.errors import VqcodecError
+from ..codec.progress import Report, within
+from .bar import Bar, progress_bar
+from .console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
+from .signals import ending_cleanly
 
 if TYPE_CHECKING:
-    from .codec.api import Info
-    from .codec.routes import Route
+    from ..codec.api import Info
+    from .routes import Route
 
 
-_ELSEWHERE = dict.fromkeys(("pack", "unpack", "verify"), ".codec.archive.commands")
-_ELSEWHERE |= dict.fromkeys(("bench", "data", "eval", "experiments", "train"), ".eval.commands")
+_ELSEWHERE = dict.fromkeys(("pack", "unpack", "verify"), ".archives")
+_ELSEWHERE |= dict.fromkeys(("bench", "data", "eval", "experiments", "train"), ".measuring")
 
 
 class _Group(click.Group):
@@ -147,7 +147,8 @@ def compress(
     if bpp is not None and (lossless or quality is not None):
         raise click.UsageError("--bpp stands in place of --quality and --lossless")
     with progress_bar("compressing", _inputs(names, output)) as bar:
-        from .codec import api, files, routes, streams
+        from ..codec import api, files
+        from . import routes, streams
 
         def one(route: Route, progress: Report) -> _Done:
             data, target = streams.contents(route.source), route.target
@@ -232,7 +233,8 @@ def decompress(
 ) -> None:
     """Decompress files to images."""
     with progress_bar("decompressing", _inputs(names, output)) as bar:
-        from .codec import api, files, routes, streams
+        from ..codec import api, files
+        from . import routes, streams
 
         def one(route: Route, progress: Report) -> _Done:
             blob, path = streams.contents(route.source), Path(route.target)
@@ -263,7 +265,7 @@ def _inputs(names: Sequence[str], output: str | None) -> int:
 
 def _begin(found: Sequence[Route], output: str | None, device: str) -> None:
     """What can be checked and made before the first file is read. Raises VqcodecError."""
-    from .codec import routes, streams
+    from . import routes, streams
 
     check_device(device)
     paths = [Path(route.source) for route in found if not streams.is_stream(route.source)]
@@ -276,7 +278,7 @@ def _begin(found: Sequence[Route], output: str | None, device: str) -> None:
 def _each(found: Sequence[Route], work: Callable[[Route, Report], _Done], bar: Bar, as_json: bool, done: str) -> None:
     """Do the work of every route, and print what came of it. Raises what the work raises if there is one; of several,
     prints what went wrong with each, goes on, and raises ClickException in the end."""
-    from .codec import streams
+    from . import streams
 
     failed = 0
     for number, route in enumerate(found):
@@ -314,12 +316,13 @@ def _in_words(error: BaseException) -> str:
 @JSON
 def info(source: str, model: str | None, names: bool, max_pixels: int, max_bytes: int, as_json: bool) -> None:
     """Tell what a vqcodec file or archive holds, without decoding it. - stands for stdin."""
-    from .codec import api, files, streams
-    from .codec.archive.api import is_archive
+    from ..codec import api, files
+    from ..codec.archive.api import is_archive
+    from . import streams
 
     with streams.opened(source) as place, files.naming(streams.in_words(source)):
         if is_archive(place):
-            from .codec.archive.commands import archive_info
+            from .archives import archive_info
 
             archive_info(place, names, as_json)
             return
@@ -333,7 +336,7 @@ def info(source: str, model: str | None, names: bool, max_pixels: int, max_bytes
 @JSON
 def models(as_json: bool) -> None:
     """List the models of this build."""
-    from .codec import models as registry
+    from ..codec import models as registry
 
     numbered = registry.available() | registry.for_archives() | registry.for_photographs()
     found = [*numbered.items(), *((None, description) for description in registry.for_measuring())]
@@ -353,7 +356,3 @@ def _kept(told: Info) -> str:
     """Whether pixels were kept, unless the method says it."""
     kept = "lossless" if told.lossless else "lossy"
     return "" if kept in told.method else f", {kept}"
-
-
-if __name__ == "__main__":
-    main()

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from ...bitstream.errors import VqcodecError
-from ..bar import progress_bar
-from ..console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
+from ..bitstream.errors import VqcodecError
+from .bar import progress_bar
+from .console import DEVICE, FORCE, JSON, LIMIT, check_device, note, printable, show, use_one_thread
 
 if TYPE_CHECKING:
-    from .pack import Summary
-    from .reader import BlockTold, Damage
+    from ..codec.archive.pack import Summary
+    from ..codec.archive.reader import BlockTold, Damage
 
 
 _TOLD = 20  # names of files that are told
@@ -57,8 +57,8 @@ def pack(
 
     Files of folders and lists that cannot be packed are named on stderr and counted. The exit code is 1 if images are
     among them, or files and folders that cannot be read; other files (texts, pipes, links to folders) leave it at 0."""
-    from .. import streams
-    from . import api
+    from ..codec.archive import api
+    from . import streams
 
     piped = streams.is_stream(target)
     if not (piped or target.endswith(".vqa")):
@@ -130,9 +130,10 @@ def unpack(
 
     An image gets the file of its own name, unless the folder cannot have that or its format cannot hold the image;
     other names are told on stderr. - stands for stdin."""
-    from .. import files, streams
-    from . import api
-    from .reader import Archive
+    from ..codec import files
+    from ..codec.archive import api
+    from ..codec.archive.reader import Archive
+    from . import streams
 
     check_device(device)
     use_one_thread()
@@ -173,8 +174,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Decode every block of an archive, and name the damaged ones. - stands for stdin."""
-    from .. import files, streams
-    from .reader import Archive
+    from ..codec import files
+    from ..codec.archive.reader import Archive
+    from . import streams
 
     check_device(device)
     use_one_thread()
@@ -197,7 +199,7 @@ def verify(
 
 def _report(damaged: Sequence[Damage]) -> None:
     """The damaged blocks and the names lost with them, on stderr."""
-    from ...bitstream.archive_names import Names, runs_of
+    from ..bitstream.archive_names import Names, runs_of
 
     for one in damaged:
         click.echo(f"damaged: {printable(one.reason)}", err=True)
@@ -216,7 +218,7 @@ def _report_renamed(renamed: Sequence[tuple[str, str]]) -> None:
 
 def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
     """What `vqcodec info` prints of an archive, named or open. names: also those of the images."""
-    from .reader import Archive
+    from ..codec.archive.reader import Archive
 
     with Archive(source) as archive:
         told, listed = archive.info(), list(archive.names) if names else []
