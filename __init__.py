@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     )
     from .codec.api import Info, decode, decode_batch, decode_to_png, encode, encode_batch, info, preview
     from .codec.archive.api import pack, unpack
+    from .codec.archive.io.sources import Item
     from .codec.archive.reader import Archive
-    from .codec.archive.sources import Item
 
 __version__ = "0.1.0"
 
@@ -52,7 +52,7 @@ _FUNCTIONS = ("Info", "decode", "decode_batch", "decode_to_png", "encode", "enco
 _HOME = dict.fromkeys(_ERRORS, ".bitstream.errors") | dict.fromkeys(_FUNCTIONS, ".codec.api")
 _HOME |= {
     "Archive": ".codec.archive.reader",
-    "Item": ".codec.archive.sources",
+    "Item": ".codec.archive.io.sources",
     "pack": ".codec.archive.api",
     "unpack": ".codec.archive.api",
 }

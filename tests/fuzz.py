@@ -32,7 +32,7 @@ from PIL import Image
 import vqcodec
 from vqcodec.bitstream import archive
 from vqcodec.bitstream.archive import Block, Reader, Writer
-from vqcodec.codec.archive.sources import Item
+from vqcodec.codec.archive.io.sources import Item
 
 MAX_PIXELS = 1 << 18
 """Of the images that are decoded: larger ones are refused, as a careful server would do."""

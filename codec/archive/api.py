@@ -17,11 +17,11 @@ from ...bitstream.errors import BadArgument, Corrupt
 from .. import files, inputs
 from ..files import FileError
 from . import pack as packing
+from .io.places import Local, Skip, place_of
+from .io.sinks import open_sink
+from .io.sources import Item, Sources, open_sources
 from .pack import Summary
-from .places import Local, Skip, place_of
 from .reader import Archive, Damage
-from .sinks import open_sink
-from .sources import Item, Sources, open_sources
 
 AnyPath = str | os.PathLike[str]
 _SEARCHED = 20_000  # names that are compared with one that is not there

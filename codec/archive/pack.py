@@ -14,14 +14,14 @@ from ...bitstream.container import MAX_BYTES, MAX_PIXELS
 from ...bitstream.errors import UnsupportedImage
 from ..files import FileError
 from .blocks import kind_of
+from .io.outputs import whole_file
+from .io.places import place_of
+from .io.sources import Item, Sources
+from .io.workers import in_order
 from .library import AUTO, BUILT_IN, PLAIN, Library
-from .outputs import whole_file
-from .places import place_of
 from .plan import plan
 from .settle import settled
-from .sources import Item, Sources
 from .tasks import Done, Settings, run
-from .workers import in_order
 
 Target = str | os.PathLike[str] | BinaryIO
 

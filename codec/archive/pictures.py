@@ -16,7 +16,7 @@ from ..files import Source
 from ..images import grey_plane, to_pil
 
 if TYPE_CHECKING:
-    from .sources import Item
+    from .io.sources import Item
 
 JPEG = b"\xff\xd8\xff"
 

@@ -17,9 +17,9 @@ from ...bitstream.errors import TooLarge, UnsupportedImage
 from ..images import is_binary
 from ..opening import size_of
 from .blocks import MAX_BITS_BACK, MAX_BLOCK_BYTES, MAX_FILES, MAX_FILES_BYTES
+from .io.sources import Item
 from .library import Candidate
 from .pictures import plane_of, read_item
-from .sources import Item
 from .tasks import Files, Group, Task
 
 _MAX_FILES_PIXELS = 1 << 24

@@ -18,10 +18,10 @@ from ...bitstream.forks import Lock
 from .. import inputs
 from ..files import FileError
 from ..images import Output, from_pil
-from .access import open_path, open_stream
 from .blocks import TOGETHER, OpenBlock, Options, Stored, decode_block, decode_together, kind_of, open_block
+from .io.access import open_path, open_stream
+from .io.workers import in_order
 from .library import BUILT_IN, Library
-from .workers import in_order
 
 _Member = tuple[int, int]  # number of an image, and its position in its block
 

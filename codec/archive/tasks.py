@@ -18,11 +18,11 @@ from ..files import Source
 from ..images import from_grey_plane
 from ..png import GREY, RGB, PlainImage
 from .blocks import CODED, ORIGINAL, Form, bits_back_block, files_block, is_by_model, join_files
+from .io.sources import Item
 from .library import AUTO, BUILT_IN, Library, Packer
 from .pictures import JPEG, codable, encode, read_item
 from .solid import MAX_PIXEL_BYTES, Look, Run
 from .solid_search import Family
-from .sources import Item
 
 _FEW = 256  # images of which a FILES block is made too: bits-back coding starts with bits that only many images repay
 _SAMPLE = 64

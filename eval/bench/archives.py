@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from ...bitstream.errors import UnsupportedImage
 from ...codec import models
+from ...codec.archive.io.workers import cores
 from ...codec.archive.library import AUTO, BlockCodec
 from ...codec.archive.pack import Share
-from ...codec.archive.workers import cores
 from ...training.datasets import Dataset
 from .. import files, set_peers
 from ..environment import Environment, environment

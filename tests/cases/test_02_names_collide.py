@@ -17,9 +17,9 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.bitstream.archive_names import Names, runs_of
-from vqcodec.codec.archive.file_names import FileNames, FileSystem
-from vqcodec.codec.archive.sinks import open_sink
-from vqcodec.codec.archive.sources import Item
+from vqcodec.codec.archive.io.file_names import FileNames, FileSystem
+from vqcodec.codec.archive.io.sinks import open_sink
+from vqcodec.codec.archive.io.sources import Item
 
 LINKS = str(Path(__file__).parents[2] / ".links")
 

@@ -23,9 +23,9 @@ import vqcodec
 from vqcodec.bitstream.archive import FILES, MAGIC, Block, Writer
 from vqcodec.bitstream.archive_names import Names, Run, checked_name, name_of_stored, shown, stored_name
 from vqcodec.bitstream.errors import Corrupt, UnsupportedImage
+from vqcodec.codec.archive.io.signatures import suffix_of
+from vqcodec.codec.archive.io.sources import Item, open_sources
 from vqcodec.codec.archive.pack import pack
-from vqcodec.codec.archive.signatures import suffix_of
-from vqcodec.codec.archive.sources import Item, open_sources
 from vqcodec.tests.reference_archive import read_archive
 
 LINKS = str(Path(__file__).parents[2] / ".links")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import vqcodec
 from vqcodec.bitstream.errors import UnsupportedImage
 from vqcodec.codec import idx
-from vqcodec.codec.archive.sources import Item, open_sources
+from vqcodec.codec.archive.io.sources import Item, open_sources
 
 RNG = np.random.default_rng(5)
 GREY = RNG.integers(0, 256, (6, 28, 28), np.uint8)

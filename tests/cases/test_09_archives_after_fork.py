@@ -18,7 +18,7 @@ import vqcodec
 from vqcodec import VqcodecError
 from vqcodec.bitstream.archive import Writer
 from vqcodec.codec.archive.blocks import CODED, Form, files_block
-from vqcodec.codec.archive.workers import in_order
+from vqcodec.codec.archive.io.workers import in_order
 from vqcodec.codec.files import FileError
 
 Images = NDArray[np.uint8]

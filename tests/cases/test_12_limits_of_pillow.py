@@ -17,7 +17,7 @@ import vqcodec
 from vqcodec.bitstream.container import PlainHeader, write
 from vqcodec.bitstream.errors import TooLarge, UnsupportedImage
 from vqcodec.codec import files, opening, plain
-from vqcodec.codec.archive.sources import open_sources
+from vqcodec.codec.archive.io.sources import open_sources
 from vqcodec.codec.png import PlainImage
 from vqcodec.codec.strict_pillow import strict_pillow
 

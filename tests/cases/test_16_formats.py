@@ -19,7 +19,7 @@ from vqcodec.bitstream.archive import Writer
 from vqcodec.bitstream.errors import UnsupportedImage, VqcodecError
 from vqcodec.codec import files, opening
 from vqcodec.codec.archive.blocks import ORIGINAL, Form, files_block
-from vqcodec.codec.archive.sources import open_sources
+from vqcodec.codec.archive.io.sources import open_sources
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n"
 BINARY_EPS = struct.pack("<IIIIIIIH", 0xC6D3D0C5, 32, len(EPS), 0, 0, 0, 0, 0xFFFF)[:30] + bytes(2) + EPS

@@ -14,8 +14,8 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.bitstream.archive_names import Names, runs_of
-from vqcodec.codec.archive.folders import entries_below, make_folders, remove
-from vqcodec.codec.archive.sources import Item
+from vqcodec.codec.archive.io.folders import entries_below, make_folders, remove
+from vqcodec.codec.archive.io.sources import Item
 from vqcodec.codec.files import FileError
 
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.codec import files
-from vqcodec.codec.archive.outputs import whole_file
-from vqcodec.codec.archive.places import Local
+from vqcodec.codec.archive.io.outputs import whole_file
+from vqcodec.codec.archive.io.places import Local
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / ".links"), "OMP_NUM_THREADS": "1"}

@@ -17,13 +17,13 @@ from PIL import Image
 from vqcodec.bitstream.archive import BITS_BACK, FILES, Block, Writer
 from vqcodec.bitstream.errors import Corrupt, ModelMismatch
 from vqcodec.codec.archive.blocks import Label
+from vqcodec.codec.archive.io.sources import Item
+from vqcodec.codec.archive.io.workers import in_order
 from vqcodec.codec.archive.library import AUTO, BUILT_IN, PLAIN, Candidate, Packer
 from vqcodec.codec.archive.pack import Share, pack
 from vqcodec.codec.archive.plan import plan
 from vqcodec.codec.archive.reader import Archive
-from vqcodec.codec.archive.sources import Item
 from vqcodec.codec.archive.tasks import _SWITCH_BITS, Group, Settings, _cheapest_path, run
-from vqcodec.codec.archive.workers import in_order
 
 Images = NDArray[np.uint8]
 

@@ -19,9 +19,9 @@ from PIL import Image
 from vqcodec.bitstream.archive import Writer
 from vqcodec.bitstream.errors import ModelMismatch, UnsupportedImage
 from vqcodec.codec.archive.blocks import MAX_FILES
+from vqcodec.codec.archive.io.sources import Item
 from vqcodec.codec.archive.pack import Share, Summary, pack
 from vqcodec.codec.archive.reader import Archive
-from vqcodec.codec.archive.sources import Item
 from vqcodec.codec.files import FileError
 
 Images = NDArray[np.uint8]
@@ -92,7 +92,7 @@ def test_packing_with_workers_needs_no_torch_in_this_process() -> None:
 import io, sys
 import numpy as np
 from vqcodec.codec.archive.pack import pack
-from vqcodec.codec.archive.sources import Item
+from vqcodec.codec.archive.io.sources import Item
 small = {jpeg(np.zeros((8, 8), np.uint8))!r}
 items = [Item(str(n), file=small) for n in range({MAX_FILES})]
 items += [Item("digit", array=np.load({str(IMAGES / "mnist_test_8.npy")!r})[0])]
@@ -172,7 +172,7 @@ _ENDLESS = """
 import sys
 import numpy as np
 from vqcodec.codec.archive.pack import pack
-from vqcodec.codec.archive.sources import Item
+from vqcodec.codec.archive.io.sources import Item
 rng = np.random.default_rng(0)
 items = (Item(str(n), array=rng.integers(0, 256, (200, 200), np.uint8)) for n in range(10**9))
 pack(items, sys.argv[1], model="plain", jobs=int(sys.argv[2]))

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vqcodec.codec.archive.blocks import MAX_BITS_BACK, MAX_FILES, MAX_FILES_BYTES
+from vqcodec.codec.archive.io.sources import Item
 from vqcodec.codec.archive.library import Candidate
 from vqcodec.codec.archive.plan import plan
-from vqcodec.codec.archive.sources import Item
 from vqcodec.codec.archive.tasks import Files, Group
 
 GREY, BINARY = Candidate("grey", 28, False), Candidate("binary", 28, True)

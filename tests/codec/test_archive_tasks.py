@@ -13,8 +13,8 @@ import vqcodec
 from vqcodec.bitstream.archive import FILES
 from vqcodec.bitstream.errors import UnsupportedImage
 from vqcodec.codec.archive.blocks import CODED, ORIGINAL, Form, split_files
+from vqcodec.codec.archive.io.sources import Item
 from vqcodec.codec.archive.library import PLAIN
-from vqcodec.codec.archive.sources import Item
 from vqcodec.codec.archive.tasks import Files, Settings, run
 from vqcodec.codec.files import compress
 from vqcodec.codec.png import RGB, PlainImage

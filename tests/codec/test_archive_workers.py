@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from vqcodec.bitstream.errors import VqcodecError
-from vqcodec.codec.archive.workers import cores, in_order
+from vqcodec.codec.archive.io.workers import cores, in_order
 
 RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 PID = "__import__('os').getpid()"
@@ -80,7 +80,7 @@ def test_a_worker_that_dies_is_an_error() -> None:
 _SLEEPERS = f"""
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background has it ignored
-from vqcodec.codec.archive.workers import in_order
+from vqcodec.codec.archive.io.workers import in_order
 for pid in in_order(eval, [{PID!r}] * 2 + ["__import__('time').sleep(60)"] * 4, 2):
     print(pid, flush=True)
 """
@@ -125,8 +125,8 @@ import numpy as np
 from PIL import Image
 from vqcodec.bitstream.errors import VqcodecError
 from vqcodec.codec.archive.pack import pack
-from vqcodec.codec.archive.sources import Item
-from vqcodec.codec.archive.workers import in_order
+from vqcodec.codec.archive.io.sources import Item
+from vqcodec.codec.archive.io.workers import in_order
 
 jpeg = io.BytesIO()
 Image.fromarray(np.zeros((8, 8), np.uint8)).save(jpeg, "JPEG")

@@ -20,10 +20,10 @@ from PIL import Image
 
 from vqcodec.bitstream.errors import UnsupportedImage
 from vqcodec.codec import plain
-from vqcodec.codec.archive.outputs import whole_file
-from vqcodec.codec.archive.places import place_of
-from vqcodec.codec.archive.sinks import open_sink
-from vqcodec.codec.archive.sources import open_sources
+from vqcodec.codec.archive.io.outputs import whole_file
+from vqcodec.codec.archive.io.places import place_of
+from vqcodec.codec.archive.io.sinks import open_sink
+from vqcodec.codec.archive.io.sources import open_sources
 from vqcodec.codec.files import FileError
 from vqcodec.training.datasets import read_idx
 
@@ -241,7 +241,7 @@ LIMITED = """
 import resource, sys
 import numpy as np
 from PIL import Image
-from vqcodec.codec.archive.sinks import open_sink
+from vqcodec.codec.archive.io.sinks import open_sink
 class Held:
     original = None
     def pil(self):

@@ -21,8 +21,8 @@ from PIL import Image
 
 from vqcodec.bitstream.errors import TooLarge, UnsupportedImage
 from vqcodec.codec import idx
-from vqcodec.codec.archive import arrays, places
-from vqcodec.codec.archive.sources import Item, open_sources
+from vqcodec.codec.archive.io import arrays, places
+from vqcodec.codec.archive.io.sources import Item, open_sources
 from vqcodec.codec.files import FileError
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +193,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UnsupportedImage, match="no images"):
         names(f"@{tmp_path}/list.txt", skip=lambda name, reason: told.append(reason))
     assert ["No such file" in told[0], "is a folder" in told[1], "no regular file" in told[2]] == [True] * 3
-    monkeypatch.setattr("vqcodec.codec.archive.sources._MAX_LIST", 3)
+    monkeypatch.setattr("vqcodec.codec.archive.io.sources._MAX_LIST", 3)
     with pytest.raises(FileError, match="more than 3 bytes"):
         open_sources([f"@{tmp_path}/list.txt"])
 
@@ -411,7 +411,7 @@ def test_zip_bombs_of_members_that_share_their_bytes(tmp_path: Path) -> None:
 def test_images_are_read_one_at_a_time(tmp_path: Path) -> None:
     """512 MiB of pixels go by in a process that may not have half of that."""
     code = (
-        "import resource, sys; from vqcodec.codec.archive.sources import open_sources\n"
+        "import resource, sys; from vqcodec.codec.archive.io.sources import open_sources\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + (200 << 20),) * 2)\n"
         "print(sum(item.array[0, 0] == 0 for item in open_sources(sys.argv[1:])))"

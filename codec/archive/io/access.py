@@ -11,9 +11,9 @@ import os
 import stat
 from typing import BinaryIO, Protocol
 
-from ...bitstream.archive import RandomAccess
-from ...bitstream.forks import Lock
-from ..files import FileError
+from ....bitstream.archive import RandomAccess
+from ....bitstream.forks import Lock
+from ...files import FileError
 from .places import place_of
 
 

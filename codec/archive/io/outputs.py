@@ -10,10 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from .. import files
-from ..files import FileError
-from ..whole import TEMPORARY
-from ..whole import whole_file as whole_local_file
+from ... import files
+from ...files import FileError
+from ...whole import TEMPORARY
+from ...whole import whole_file as whole_local_file
 from .places import Kind, Local, Place, Remote
 
 

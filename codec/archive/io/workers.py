@@ -21,7 +21,7 @@ from itertools import chain, islice
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from ...bitstream.errors import VqcodecError
+from ....bitstream.errors import VqcodecError
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -13,12 +13,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...bitstream.archive_names import stored_name
-from ...bitstream.errors import UnsupportedImage
-from .. import idx
-from ..files import FileError
-from ..images import from_pil
-from ..whole import TEMPORARY
+from ....bitstream.archive_names import stored_name
+from ....bitstream.errors import UnsupportedImage
+from ... import idx
+from ...files import FileError
+from ...images import from_pil
+from ...whole import TEMPORARY
 from .outputs import whole_file
 from .places import Local, Place
 

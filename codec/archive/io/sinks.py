@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, cast
 
-from ...bitstream.archive import Names
-from ...bitstream.archive_names import runs_of
-from ..files import FileError
-from ..whole import TEMPORARY
+from ....bitstream.archive import Names
+from ....bitstream.archive_names import runs_of
+from ...files import FileError
+from ...whole import TEMPORARY
 from .array_sink import Put, Stored, array_file, format_of
 from .file_names import FileNames, FileSystem, probed
 from .folders import entries_below, make_folders, remove

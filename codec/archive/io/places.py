@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal, Protocol, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from ..files import FileError
+from ...files import FileError
 
 Kind = Literal["file", "folder"]
 Skip = Callable[[str, str], None]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
 
-from ...bitstream.archive import Names
+from ....bitstream.archive import Names
 
 _DEVICE = r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?= *(?:[.:]|\Z))"
 _WINDOWS = re.compile(rf'(?i:\A{_DEVICE})|[\x00-\x1f<>:"|?*\\]|[. ]\Z')

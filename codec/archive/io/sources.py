@@ -20,11 +20,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...bitstream.archive import checked_name
-from ...bitstream.container import MAX_BYTES, MAX_PIXELS
-from ...bitstream.errors import TooLarge, UnsupportedImage
-from ..files import FileError
-from ..opening import size_of
+from ....bitstream.archive import checked_name
+from ....bitstream.container import MAX_BYTES, MAX_PIXELS
+from ....bitstream.errors import TooLarge, UnsupportedImage
+from ...files import FileError
+from ...opening import size_of
 from .arrays import ArrayFile, array_file, reading
 from .places import LeaveOut, Local, Place, Skip, is_url, place_of
 from .signatures import SIGNATURE_BYTES, image_suffix, suffix_of

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...bitstream.errors import UnsupportedImage
-from .. import files
-from ..files import FileError
-from ..strict_pillow import strict_pillow
+from ....bitstream.errors import UnsupportedImage
+from ... import files
+from ...files import FileError
+from ...strict_pillow import strict_pillow
 from .array_sink import Stored
 
 _FORMATS = {

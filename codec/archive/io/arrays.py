@@ -15,11 +15,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from ...bitstream.container import MAX_BYTES, MAX_PIXELS
-from ...bitstream.errors import TooLarge, UnsupportedImage
-from ..files import FileError
-from ..idx import read_shape
-from ..images import CHANNELS, advice
+from ....bitstream.container import MAX_BYTES, MAX_PIXELS
+from ....bitstream.errors import TooLarge, UnsupportedImage
+from ...files import FileError
+from ...idx import read_shape
+from ...images import CHANNELS, advice
 from .places import Place, Skip
 
 NPY, ZIP, GZIP = b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b"
