@@ -138,7 +138,7 @@ def _measurement(
         **own: Any,
     ) -> None:
         from ..codec import files
-        from ..training import datasets, photo_sets
+        from ..training.data import datasets, photo_sets
 
         check_device(device)
         for target in filter(None, (out, report)):
@@ -254,7 +254,7 @@ def crops(
     from ..codec import files
     from ..eval.bench import crops
     from ..eval.report.crops import crops_page
-    from ..training import photo_sets
+    from ..training.data import photo_sets
 
     check_device(device)
     files.check_target(out, force=True)
@@ -363,7 +363,7 @@ def _data_command(action: str, doc: str) -> Callable[[str, Path | None], None]:
     @click.argument("name")
     @click.option("--data-dir", type=PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
     def command(name: str, data_dir: Path | None) -> None:
-        from ..training import download
+        from ..training.data import download
 
         getattr(download, action)(name, data_dir)
         click.echo(f"{name}: ok")

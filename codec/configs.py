@@ -7,8 +7,8 @@ from typing import Any
 from .config import from_dict
 from .ladder.config import LadderConfig
 from .photo.config import PhotoConfig
-from .photo_lossless.config import PhotoLosslessConfig
 from .photo_vq.config import PhotoVQConfig
+from .pixels.config import PhotoLosslessConfig
 from .vq.config import VQConfig
 
 _KINDS: dict[str, type[Any]] = {

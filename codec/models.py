@@ -300,9 +300,9 @@ def _photo_vq(config: dict[str, Any]) -> Any:
 
 def _photo_lossless(config: dict[str, Any]) -> Any:
     from .config import from_dict
-    from .photo_lossless.codec import PhotoLosslessCodec
-    from .photo_lossless.config import PhotoLosslessConfig
-    from .photo_lossless.model import PhotoLosslessModel
+    from .pixels.codec import PhotoLosslessCodec
+    from .pixels.config import PhotoLosslessConfig
+    from .pixels.model import PhotoLosslessModel
 
     return PhotoLosslessCodec(PhotoLosslessModel(from_dict(PhotoLosslessConfig, config, "config")))
 

@@ -23,7 +23,7 @@ import torch
 
 from ..codec import files as targets
 from ..training.config import Recipe, VQRecipe, read_recipe
-from ..training.datasets import Dataset, load
+from ..training.data.datasets import Dataset, load
 from ..training.export import export
 from ..training.loop import train
 from . import vq

@@ -39,7 +39,7 @@ from ..codec.ladder.model import Step
 from ..codec.models import Model
 from ..codec.vq.codec import VQCodec
 from ..codec.weights_file import describe
-from ..training.datasets import load
+from ..training.data.datasets import load
 from . import files
 from .environment import environment, line
 from .metrics import Images

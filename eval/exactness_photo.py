@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..bitstream.errors import VqcodecError
 from ..codec import api, models
-from ..training.photo_sets import load
+from ..training.data.photo_sets import load
 from .environment import environment, line
 from .exactness import ArchiveError, Setting, settings, under
 from .tables import aligned

@@ -13,7 +13,7 @@ import torch
 
 from ..codec import files
 from ..training.batchnorm import reestimate
-from ..training.datasets import load
+from ..training.data.datasets import load
 from ..training.experiments import KINDS, Cell, run_cells
 from ..training.ladder import LadderTask
 from ..training.loop import CHECKPOINT, METRICS, load_task

@@ -16,7 +16,7 @@ from ..bitstream.container import PlainHeader
 from ..codec import api
 from ..codec.family import LOSSLESS, Codec, meaning
 from ..codec.models import Model
-from ..training.datasets import Dataset
+from ..training.data.datasets import Dataset
 from .environment import Environment, environment, line
 from .metrics import Distortion, Images, bits_per_dim, distortion
 from .tables import Cell, Table, aligned, cells, stacked

@@ -23,7 +23,7 @@ from ..codec.ladder.exact import FRAC_BITS
 from ..codec.ladder.model import LadderModel
 from ..codec.ladder.posterior import Latents
 from ..codec.weights_file import Description
-from ..training.datasets import Dataset
+from ..training.data.datasets import Dataset
 from ..training.ladder import ACTIVE_NATS, terms
 from . import files
 from .dequantised import natural

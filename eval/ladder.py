@@ -13,7 +13,7 @@ import torch
 from ..codec import models
 from ..codec.ladder.codec import LadderCodec
 from ..codec.ladder.exact import REACHES
-from ..training.datasets import Dataset
+from ..training.data.datasets import Dataset
 from . import files
 from .dequantised import dequantised
 from .elbo import Lengths, bits, code_lengths, joined

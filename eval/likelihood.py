@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..codec.ladder.config import LadderConfig, Stage
 from ..codec.ladder.pixels import HALF, StagedPixels
-from ..training.datasets import load
+from ..training.data.datasets import load
 from .tables import aligned, number
 
 _MIXTURES = 10

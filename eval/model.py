@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..codec import models, weights_file
-from ..training.datasets import Dataset
+from ..training.data.datasets import Dataset
 from . import gaussian, ladder, vq
 from .files import Subject
 

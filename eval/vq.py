@@ -15,7 +15,7 @@ from torch import Tensor
 from ..codec import models
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.quantiser import usage
-from ..training.datasets import Dataset
+from ..training.data.datasets import Dataset
 from . import files
 from .dequantised import dequantised
 from .files import FileNumbers, Subject, percent

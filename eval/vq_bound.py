@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..codec.models import Model
 from ..codec.vq.codec import VQCodec
-from ..training.datasets import DataError, load
+from ..training.data.datasets import DataError, load
 from . import files
 from .metrics import Images, bits_per_dim
 

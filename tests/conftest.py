@@ -23,11 +23,11 @@ from vqcodec.codec.photo.config import Level as PhotoLevel
 from vqcodec.codec.photo.config import PhotoConfig
 from vqcodec.codec.vq.config import Level, VQConfig
 from vqcodec.training.config import LadderRecipe, LadderTrain, PhotoRecipe, PhotoTrain, Recipe, VQRecipe, VQTrain
-from vqcodec.training.datasets import Dataset, binarise
+from vqcodec.training.data.datasets import Dataset, binarise
+from vqcodec.training.data.photos import Photos
 from vqcodec.training.export import export
 from vqcodec.training.ladder import LadderTask
 from vqcodec.training.loop import train
-from vqcodec.training.photos import Photos
 
 IMAGES = Path(__file__).parent / "images"
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 import vqcodec as package
 from vqcodec.codec import models
-from vqcodec.training.datasets import binarise
+from vqcodec.training.data.datasets import binarise
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "codec" / "examples"

@@ -18,7 +18,7 @@ from vqcodec.bitstream.archive import BITS_BACK, Reader, Writer
 from vqcodec.codec import models
 from vqcodec.codec.archive.blocks import bits_back_block, kind_of
 from vqcodec.codec.archive.library import BUILT_IN
-from vqcodec.training.datasets import binarise
+from vqcodec.training.data.datasets import binarise
 
 HERE = Path(__file__).parent
 EXAMPLE = HERE.parent / "codec" / "examples" / "photo.png"

@@ -12,9 +12,9 @@ from PIL import Image
 
 import vqcodec
 from vqcodec.codec import models
-from vqcodec.tests import reference_decoder as reference
-from vqcodec.tests import reference_photo
-from vqcodec.training.datasets import binarise
+from vqcodec.tests.reference import decoder as reference
+from vqcodec.tests.reference import photo as reference_photo
+from vqcodec.training.data.datasets import binarise
 
 HERE = Path(__file__).parent
 Images = NDArray[np.uint8]

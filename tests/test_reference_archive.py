@@ -19,8 +19,8 @@ from vqcodec.codec import models
 from vqcodec.codec.archive.blocks import bits_back_block
 from vqcodec.codec.archive.library import BUILT_IN
 from vqcodec.codec.ladder import bitsback
-from vqcodec.tests import reference_archive
-from vqcodec.training.datasets import binarise
+from vqcodec.tests.reference import archive as reference_archive
+from vqcodec.training.data.datasets import binarise
 
 HERE = Path(__file__).parent
 Images = NDArray[np.uint8]

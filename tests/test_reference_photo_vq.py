@@ -21,7 +21,7 @@ from vqcodec.codec.photo_vq.codec import PhotoVQCodec
 from vqcodec.codec.photo_vq.config import Codebook, PhotoVQConfig
 from vqcodec.codec.photo_vq.model import PhotoVQModel
 from vqcodec.codec.photographs import _read_front
-from vqcodec.tests import reference_photo_vq as reference
+from vqcodec.tests.reference import photo_vq as reference
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("good-vq-photo-*.vqc"))
 BUILT_IN = models.find("vq-photo")

@@ -14,8 +14,8 @@ from torch import nn
 from ..codec.config import ConfigError, check_range, from_dict
 from ..codec.ladder.config import LadderConfig
 from ..codec.photo.config import PhotoConfig
-from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.config import PhotoVQConfig
+from ..codec.pixels.config import PhotoLosslessConfig
 from ..codec.vq.config import VQConfig
 
 _MAX_FILE = 1 << 20  # bytes of a recipe

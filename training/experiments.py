@@ -17,7 +17,7 @@ import torch
 from ..codec.config import ConfigError
 from ..codec.ladder.config import LadderConfig, Stage
 from .config import LadderRecipe, LadderTrain
-from .datasets import load
+from .data.datasets import load
 from .loop import train
 
 LATENTS = (64, 32, 16, 8, 4)

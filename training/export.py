@@ -23,22 +23,22 @@ from ..codec.ladder.exact import FRAC_BITS, REACHES
 from ..codec.ladder.gaussian import MAX_STEP_LOG2
 from ..codec.photo.codec import PhotoCodec
 from ..codec.photo.config import PhotoConfig
-from ..codec.photo_lossless.codec import PhotoLosslessCodec
-from ..codec.photo_lossless.config import PhotoLosslessConfig
 from ..codec.photo_vq.codec import PhotoVQCodec
 from ..codec.photo_vq.config import PhotoVQConfig
+from ..codec.pixels.codec import PhotoLosslessCodec
+from ..codec.pixels.config import PhotoLosslessConfig
 from ..codec.vq.codec import VQCodec
 from ..codec.vq.config import VQConfig
 from ..codec.weights_file import Description
 from .batchnorm import reestimate
 from .config import Recipe
-from .datasets import Dataset, Images, binarise
+from .data.datasets import Dataset, Images, binarise
+from .data.photos import Photos
 from .ladder import LadderTask
 from .loop import Task
 from .photo import PhotoTask
 from .photo_lossless import PhotoLosslessTask
 from .photo_vq import PhotoVQTask
-from .photos import Photos
 from .vq import VQTask
 
 _FLOOR_QUANTILE = 0.001  # of the training images' PSNR ...

@@ -30,12 +30,12 @@ from .config import (
     TrainConfig,
     VQRecipe,
 )
+from .data.photos import Photos
 from .ladder import LadderTask
 from .parallel import ALONE, Group, join
 from .photo import PhotoTask
 from .photo_lossless import PhotoLosslessTask
 from .photo_vq import PhotoVQTask
-from .photos import Photos
 from .precision import products
 from .vq import VQTask
 

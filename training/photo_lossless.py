@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..codec.photo_lossless.config import ORDER, PhotoLosslessConfig
-from ..codec.photo_lossless.model import NEIGHBOURS, RADIUS, UNIT, PhotoLosslessModel, canvas
+from ..codec.pixels.config import ORDER, PhotoLosslessConfig
+from ..codec.pixels.model import NEIGHBOURS, RADIUS, UNIT, PhotoLosslessModel, canvas
 from .config import ParameterGroup, PhotoLosslessTrain
 
 

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ..codec.config import ConfigError
 from .config import AnyPhotoRecipe, PhotoLosslessTrain, PhotoTrain, Recipe, read_recipe
-from .datasets import Dataset, load
+from .data.datasets import Dataset, load
+from .data.photos import Photos, load_photos
 from .export import export
 from .loop import CHECKPOINT, Progress, train
 from .parallel import leave
-from .photos import Photos, load_photos
 
 _VALIDATION_IMAGES = 2000
 _PRINT_EVERY = 200

@@ -25,7 +25,7 @@ from ...codec import models
 from ...codec.archive.io.workers import cores
 from ...codec.archive.library import AUTO, BlockCodec
 from ...codec.archive.pack import Share
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files, set_peers
 from ..environment import Environment, environment
 from ..metrics import Images, bits_per_dim

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...bitstream.errors import VqcodecError
 from ...codec.images import psnr_db
-from ...training.photo_sets import PhotoSet
+from ...training.data.photo_sets import PhotoSet
 from ..environment import Environment, environment
 from ..metrics import Images, squared_errors
 from ..photo_peers import photo_peers

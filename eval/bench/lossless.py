@@ -10,7 +10,7 @@ from typing import Any
 from ...bitstream.errors import UnsupportedImage
 from ...codec import models
 from ...codec.family import LOSSLESS
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Images

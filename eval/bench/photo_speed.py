@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from ...training.photo_sets import PhotoSet
+from ...training.data.photo_sets import PhotoSet
 from ..environment import environment
 from ..photo_peers import photo_peers
 from .photographs import decoded, encoded, load, qualities

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...bitstream.errors import UnsupportedImage, VqcodecError
 from ...codec import api, models
-from ...training.photo_sets import PhotoSet
+from ...training.data.photo_sets import PhotoSet
 from .. import compressai_peers
 from ..bd_rate import DeltaRate, bd_rate
 from ..environment import Environment, environment, line

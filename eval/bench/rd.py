@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...codec import models
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import compressai_peers, files
 from ..environment import Environment, environment, line
 from ..metrics import Distortion, Images, bits_per_dim, bits_per_pixel, distortion

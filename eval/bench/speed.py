@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ...codec import models
 from ...codec.models import Model
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files
 from ..environment import Environment, environment, line
 from ..metrics import Images

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from ..model import kind
 from ..tables import Table
 from . import gaussian, ladder, vq

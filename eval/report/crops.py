@@ -7,7 +7,7 @@ import io
 
 from PIL import Image
 
-from ...training.photo_sets import PhotoSet
+from ...training.data.photo_sets import PhotoSet
 from ..bench.crops import ORIGINAL, SIDE, Crops, Row, Shown
 from ..metrics import Images
 from .page import Facts, Figure, Html, Section, code, escaped, page

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...codec.ladder.model import LadderModel
 from ...codec.ladder.posterior import Latents
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from ..gaussian import drawn, load, tables, values_of
 from ..metrics import Images
 from ..samples import GaussianSamples, gaussian_samples

@@ -15,7 +15,7 @@ from ...codec import models
 from ...codec.ladder.codec import LadderCodec
 from ...codec.ladder.exact import FRAC_BITS
 from ...codec.ladder.model import LatentStep, Step
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files
 from ..dequantised import dequantised
 from ..elbo import float_lengths

@@ -9,7 +9,7 @@ from ...codec.family import LOSSLESS, Codec
 from ...codec.images import psnr_db
 from ...codec.ladder.codec import LadderCodec
 from ...codec.vq.codec import VQCodec
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files
 from ..metrics import Images
 from ..samples import samples

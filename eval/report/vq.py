@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...codec import models
 from ...codec.vq.codec import FRAC_BITS, VQCodec
-from ...training.datasets import Dataset
+from ...training.data.datasets import Dataset
 from .. import files
 from ..metrics import Images
 from ..vq import tables

@@ -13,7 +13,7 @@ import pytest
 
 from vqcodec.bitstream import BitstreamError, Corrupt, TooLarge, Truncated, UnsupportedVersion
 from vqcodec.bitstream.archive import BITS_BACK, FILES, Block, Reader, Writer
-from vqcodec.tests.reference_archive import read_archive
+from vqcodec.tests.reference.archive import read_archive
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXTRA = b"\2\7" + bytes.fromhex("5e884898da280471") + b"\6digits"

@@ -26,7 +26,7 @@ from vqcodec.bitstream.errors import Corrupt, UnsupportedImage
 from vqcodec.codec.archive.io.signatures import suffix_of
 from vqcodec.codec.archive.io.sources import Item, open_sources
 from vqcodec.codec.archive.pack import pack
-from vqcodec.tests.reference_archive import read_archive
+from vqcodec.tests.reference.archive import read_archive
 
 LINKS = str(Path(__file__).parents[2] / ".links")
 ODD = {

@@ -28,8 +28,8 @@ from vqcodec.codec.archive.reader import Archive
 from vqcodec.codec.archive.solid import COLUMNS, PLANES, ROWS, Arrangement, Coded, Run, SolidImages, body_of, payload_of
 from vqcodec.codec.archive.solid_search import Family, blocks_of, families
 from vqcodec.codec.png import DEPTHS, GREY, PALETTE, RGB, RGBA, TRANSPARENCY_BYTES, PlainImage
-from vqcodec.tests import reference_archive
-from vqcodec.tests.reference_archive import read_archive, solid_images_of
+from vqcodec.tests.reference import archive as reference_archive
+from vqcodec.tests.reference.archive import read_archive, solid_images_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KINDS = [(colour, depth) for colour, depths in DEPTHS.items() for depth in depths]

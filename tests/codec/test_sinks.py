@@ -25,7 +25,7 @@ from vqcodec.codec.archive.io.places import place_of
 from vqcodec.codec.archive.io.sinks import open_sink
 from vqcodec.codec.archive.io.sources import open_sources
 from vqcodec.codec.files import FileError
-from vqcodec.training.datasets import read_idx
+from vqcodec.training.data.datasets import read_idx
 
 DIGITS: NDArray[np.uint8] = np.load(Path(__file__).parents[1] / "images" / "mnist_test_8.npy")
 COLOURS = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), np.uint8)

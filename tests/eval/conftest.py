@@ -13,9 +13,9 @@ from PIL import Image
 
 from vqcodec.codec import api, models
 from vqcodec.eval import photo_peers
-from vqcodec.training import datasets, photo_sets
-from vqcodec.training.datasets import Dataset
-from vqcodec.training.photo_sets import PhotoSet
+from vqcodec.training.data import datasets, photo_sets
+from vqcodec.training.data.datasets import Dataset
+from vqcodec.training.data.photo_sets import PhotoSet
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"
 

@@ -21,8 +21,8 @@ from vqcodec.eval.bench import lossless, plots, rd, speed
 from vqcodec.eval.bench.rd import Comparison, RatePoint
 from vqcodec.eval.metrics import Distortion
 from vqcodec.eval.peers import Peer, lossless_peers, peers
-from vqcodec.training import datasets
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 
 
 def errors(peer: Peer, quality: int | None, images: NDArray[np.uint8]) -> tuple[int, float]:

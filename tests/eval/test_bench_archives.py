@@ -22,7 +22,7 @@ from vqcodec.eval import results
 from vqcodec.eval.bench import archives
 from vqcodec.eval.bench.archives import Archives
 from vqcodec.eval.results import CHAPTERS
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 
 
 def codec_of(weights: Path) -> BlockCodec:

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from vqcodec.codec import models
 from vqcodec.eval import beta
 from vqcodec.eval.beta import Outcome, Sweep
-from vqcodec.training import datasets
 from vqcodec.training.config import Recipe, VQRecipe, read_recipe
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.loop import CHECKPOINT
 
 BETAS = (0.1, 2.0)

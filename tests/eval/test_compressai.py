@@ -28,7 +28,7 @@ from vqcodec.eval import compressai_peers, metrics
 from vqcodec.eval.bench import rd
 from vqcodec.eval.compressai_peers import ARCHITECTURES, Asked, PeerError, parse, peer, peers
 from vqcodec.eval.peers import Peer
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"
 needs_extra = pytest.mark.skipif(

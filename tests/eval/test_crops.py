@@ -20,7 +20,7 @@ from vqcodec.eval.bench.crops import SIDE, CropError, Crops, Place, measure, nea
 from vqcodec.eval.photo_peers import photo_peers
 from vqcodec.eval.report.crops import crops_page
 from vqcodec.tests.eval.browser import Document, browse, needs_chromium
-from vqcodec.training.photo_sets import KODAK, PhotoSet
+from vqcodec.training.data.photo_sets import KODAK, PhotoSet
 
 BPP = 1.0
 

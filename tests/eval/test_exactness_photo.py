@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from vqcodec.eval import exactness, exactness_photo
 from vqcodec.eval.exactness import ArchiveError, Setting
 from vqcodec.eval.exactness_photo import PhotoFiles, PhotoOutcome, farthest, main, matrix, table
-from vqcodec.training.photo_sets import PhotoSet
+from vqcodec.training.data.photo_sets import PhotoSet
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from vqcodec.eval import experiments, results
 from vqcodec.eval.nll import BoundsError
 from vqcodec.eval.tables import Table, markdown
 from vqcodec.training import experiments as training
-from vqcodec.training.datasets import DataError, Dataset, binarise
+from vqcodec.training.data.datasets import DataError, Dataset, binarise
 from vqcodec.training.experiments import Cell, run_cell
 
 CELLS = [Cell("vae", 1, "mnist"), Cell("lvae", 2, "mnist")]

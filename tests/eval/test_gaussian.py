@@ -30,8 +30,8 @@ from vqcodec.eval import gaussian, model
 from vqcodec.eval.dequantised import natural
 from vqcodec.eval.gaussian import Evaluation
 from vqcodec.eval.nll import BoundsError, bounds
-from vqcodec.training import datasets
-from vqcodec.training.datasets import Dataset, binarise
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset, binarise
 
 KS = (1, 10, 500)
 

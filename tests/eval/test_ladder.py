@@ -25,7 +25,7 @@ from vqcodec.codec.ladder.model import LatentStep, Step
 from vqcodec.eval import elbo, ladder, model
 from vqcodec.eval.dequantised import dequantised
 from vqcodec.eval.ladder import Evaluation
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 
 
 def loaded(path: Path) -> LadderCodec:

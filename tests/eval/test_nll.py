@@ -25,7 +25,7 @@ from vqcodec.eval import gaussian
 from vqcodec.eval.nll import BoundsError, LogWeights, bounds, joined
 from vqcodec.training.batchnorm import reestimate
 from vqcodec.training.config import LadderRecipe
-from vqcodec.training.datasets import Dataset, binarise
+from vqcodec.training.data.datasets import Dataset, binarise
 from vqcodec.training.ladder import LadderTask
 from vqcodec.training.loop import load_task
 

@@ -22,7 +22,7 @@ from vqcodec.eval.metrics import Distortion, distortion, pooled
 from vqcodec.eval.peers import Peer
 from vqcodec.eval.photo_peers import jpegxl_distance, lossless_photo_peers, photo_peers
 from vqcodec.eval.results import CHAPTERS, results
-from vqcodec.training.photo_sets import PhotoSet
+from vqcodec.training.data.photo_sets import PhotoSet
 
 FEW = {"JPEG": (5, 50, 90), "WebP": (1, 50, 90)}
 

@@ -39,8 +39,8 @@ from vqcodec.eval.report import (
 from vqcodec.eval.report.axes import scale, tick_text
 from vqcodec.eval.report.pca import pca_figure, projection
 from vqcodec.tests.eval.browser import Document, browse, needs_chromium
-from vqcodec.training import datasets
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 
 MODELS = ("tiny_model", "tiny_ladder", "tiny_binary", "tiny_gaussian")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from vqcodec.eval import gaussian
 from vqcodec.eval.report import Figure, Html, Section, Table
 from vqcodec.eval.report import gaussian as page
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 
 
 @pytest.fixture(scope="module")

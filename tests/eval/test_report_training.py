@@ -15,7 +15,7 @@ import torch
 from vqcodec.bitstream.errors import VqcodecError
 from vqcodec.eval.report import Figure, MetricsError, Section, comparison_figures, page, training, training_figures
 from vqcodec.training.config import LadderRecipe
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.loop import train
 
 Write = Callable[..., Path]

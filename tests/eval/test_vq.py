@@ -27,8 +27,8 @@ from vqcodec.eval import model, prior, vq, vq_bound
 from vqcodec.eval.dequantised import dequantised
 from vqcodec.eval.vq import Evaluation
 from vqcodec.eval.vq_bound import Pairs, PixelLikelihood, fit_scale, log_mass
-from vqcodec.training import datasets
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 
 
 def loaded(path: Path) -> VQCodec:

@@ -22,7 +22,7 @@ from vqcodec.codec.ladder.pixels import PixelStep
 from vqcodec.training import precision
 from vqcodec.training.batchnorm import reestimate
 from vqcodec.training.config import LadderRecipe, LadderTrain
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.export import export
 from vqcodec.training.ladder import LadderTask, pixel_nats, terms
 from vqcodec.training.loop import load_task, train

@@ -17,7 +17,7 @@ from vqcodec.codec.ladder.codec import LadderCodec
 from vqcodec.eval import gaussian
 from vqcodec.training.batchnorm import reestimate
 from vqcodec.training.config import LadderRecipe
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.export import export
 from vqcodec.training.ladder import LadderTask
 from vqcodec.training.loop import load_task

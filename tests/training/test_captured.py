@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vqcodec.training.config import PhotoRecipe, Recipe, read_recipe
+from vqcodec.training.data.photos import Photos
 from vqcodec.training.loop import build_task
-from vqcodec.training.photos import Photos
 
 READS = ("_local_scalar_dense", "nonzero", "lift_fresh", "unique", "masked_select")
 """Operations by which the host waits for the device, or gives it something."""

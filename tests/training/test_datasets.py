@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from vqcodec.training import datasets
-from vqcodec.training.datasets import DataError, load
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import DataError, load
 
 IMAGES = Path(__file__).parent.parent / "images"
 DIGITS = np.load(IMAGES / "mnist_test_8.npy")

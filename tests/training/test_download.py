@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from vqcodec.training import download
-from vqcodec.training.datasets import DataError
-from vqcodec.training.download import Source, get, idx_sha256, verify
+from vqcodec.training.data import download
+from vqcodec.training.data.datasets import DataError
+from vqcodec.training.data.download import Source, get, idx_sha256, verify
 
 BODY = b"pretend these are digits " * 100
 SHA256 = hashlib.sha256(BODY).hexdigest()

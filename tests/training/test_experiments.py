@@ -18,8 +18,9 @@ from torch import Tensor
 
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.ladder.config import Stage
-from vqcodec.training import datasets, experiments
-from vqcodec.training.datasets import Dataset
+from vqcodec.training import experiments
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.experiments import DATA, KINDS, Cell, run_cell, run_cells, table_cells
 from vqcodec.training.loop import load_task
 

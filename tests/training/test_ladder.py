@@ -30,9 +30,9 @@ from vqcodec.codec.ladder.model import LadderModel, precision_weighted
 from vqcodec.codec.ladder.pixels import PixelStep
 from vqcodec.codec.ladder.posterior import gaussian_kl, gaussian_log_density, limited
 from vqcodec.codec.ladder.scales import LOG_SCALE_MAX, LOG_SCALE_MIN
-from vqcodec.training import datasets
 from vqcodec.training.config import LadderRecipe, LadderTrain, Recipe, TrainConfig, read_recipe
-from vqcodec.training.datasets import Dataset, binarise
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset, binarise
 from vqcodec.training.export import export
 from vqcodec.training.ladder import LadderTask, importance_bound, pixel_nats, rate, terms, turned
 from vqcodec.training.loop import build_task, load_task, train

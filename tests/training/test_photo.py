@@ -20,11 +20,11 @@ from vqcodec.codec import models
 from vqcodec.codec.config import ConfigError
 from vqcodec.training import loop
 from vqcodec.training.config import PhotoRecipe, read_recipe
-from vqcodec.training.datasets import DataError
+from vqcodec.training.data.datasets import DataError
+from vqcodec.training.data.photos import Photos, load_photos
 from vqcodec.training.ladder import rate
 from vqcodec.training.loop import Progress, load_task, train
 from vqcodec.training.photo import PhotoTask, _nats, at_least, terms
-from vqcodec.training.photos import Photos, load_photos
 
 ROOT = Path(__file__).parents[2]
 

@@ -18,13 +18,13 @@ from torch import Tensor
 import vqcodec
 from vqcodec.codec import models, photographs
 from vqcodec.codec.config import ConfigError
-from vqcodec.codec.photo_lossless.codec import PhotoLosslessCodec
-from vqcodec.codec.photo_lossless.config import PhotoLosslessConfig
+from vqcodec.codec.pixels.codec import PhotoLosslessCodec
+from vqcodec.codec.pixels.config import PhotoLosslessConfig
 from vqcodec.training.config import PhotoLosslessRecipe, PhotoLosslessTrain, read_recipe
+from vqcodec.training.data.photos import Photos
 from vqcodec.training.export import export
 from vqcodec.training.loop import build_task, load_task, train
 from vqcodec.training.photo_lossless import PhotoLosslessTask
-from vqcodec.training.photos import Photos
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"
 RECIPE = PhotoLosslessRecipe(

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from vqcodec.cli.main.main import main
-from vqcodec.training import datasets, photo_sets
-from vqcodec.training.datasets import DataError
+from vqcodec.training.data import datasets, photo_sets
+from vqcodec.training.data.datasets import DataError
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"
 REAL_DATA = os.environ.get("VQCODEC_DATA")

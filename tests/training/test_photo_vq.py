@@ -22,10 +22,10 @@ from vqcodec.codec.photo_vq.config import Codebook, PhotoVQConfig
 from vqcodec.codec.photo_vq.prior import Stage, Walk
 from vqcodec.codec.photo_vq.quantiser import Told
 from vqcodec.training.config import PhotoVQRecipe, PhotoVQTrain, read_recipe
+from vqcodec.training.data.photos import Photos
 from vqcodec.training.export import export
 from vqcodec.training.loop import build_task, load_task, train
 from vqcodec.training.photo_vq import PhotoVQTask, _Averages
-from vqcodec.training.photos import Photos
 from vqcodec.training.soft import SoftChooser
 
 PHOTO = Path(__file__).parents[2] / "codec" / "examples" / "photo.png"

@@ -21,9 +21,9 @@ from vqcodec.codec import models, weights_file
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.images import psnr_db
 from vqcodec.codec.vq.config import Level, VQConfig
-from vqcodec.training import datasets
 from vqcodec.training.config import Recipe, TrainConfig, VQRecipe, VQTrain, read_recipe
-from vqcodec.training.datasets import Dataset
+from vqcodec.training.data import datasets
+from vqcodec.training.data.datasets import Dataset
 from vqcodec.training.export import export
 from vqcodec.training.loop import Progress, _learning_rate, _Run, load_task, train
 from vqcodec.training.vq import VQTask

@@ -23,16 +23,16 @@ from vqcodec.codec import models, photographs, weights_file
 from vqcodec.codec.config import ConfigError, from_dict
 from vqcodec.codec.exact import backend, oracle
 from vqcodec.codec.family import COLOUR, GREY, METADATA
-from vqcodec.codec.photo_lossless import codec as coding
-from vqcodec.codec.photo_lossless import waves as walks
-from vqcodec.codec.photo_lossless.codec import PhotoLosslessCodec, lanes
-from vqcodec.codec.photo_lossless.config import CHANNELS, ORDER, PhotoLosslessConfig
-from vqcodec.codec.photo_lossless.exact import FARTHEST, FRACTIONS, SCALES, Samples, check_tables, from_levels
-from vqcodec.codec.photo_lossless.model import NEIGHBOURS, RADIUS, UNIT, PhotoLosslessModel, canvas
-from vqcodec.codec.photo_lossless.waves import Waves, laid_out, taken_back
 from vqcodec.codec.photographs import Wish
-from vqcodec.tests import reference_photo_lossless as reference
-from vqcodec.tests.reference_photo import Bytes, Front, read_weights
+from vqcodec.codec.pixels import codec as coding
+from vqcodec.codec.pixels import waves as walks
+from vqcodec.codec.pixels.codec import PhotoLosslessCodec, lanes
+from vqcodec.codec.pixels.config import CHANNELS, ORDER, PhotoLosslessConfig
+from vqcodec.codec.pixels.exact import FARTHEST, FRACTIONS, SCALES, Samples, check_tables, from_levels
+from vqcodec.codec.pixels.model import NEIGHBOURS, RADIUS, UNIT, PhotoLosslessModel, canvas
+from vqcodec.codec.pixels.waves import Waves, laid_out, taken_back
+from vqcodec.tests.reference import pixels as reference
+from vqcodec.tests.reference.photo import Bytes, Front, read_weights
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..bitstream.errors import VqcodecError
-from ..codec.idx import read_shape
-from ..codec.whole import whole_file
+from ...bitstream.errors import VqcodecError
+from ...codec.idx import read_shape
+from ...codec.whole import whole_file
 
 Images = NDArray[np.uint8]
 T = TypeVar("T")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vqcodec.tests import reference_photo as photo
-from vqcodec.tests.reference_decoder import Decoder, Tensors, conv, relu, res, shuffle, table_of_weights
-from vqcodec.tests.reference_photo import Bytes, floats, floats_res, floats_shuffle
+from vqcodec.tests.reference import photo as photo
+from vqcodec.tests.reference.decoder import Decoder, Tensors, conv, relu, res, shuffle, table_of_weights
+from vqcodec.tests.reference.photo import Bytes, floats, floats_res, floats_shuffle
 
 PHASES = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Rows and columns, each even or odd."""

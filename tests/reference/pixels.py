@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vqcodec.tests.reference_archive import Distribution
-from vqcodec.tests.reference_archive import Stack as BitsBackStack
-from vqcodec.tests.reference_decoder import Tensors, linear, relu
-from vqcodec.tests.reference_photo import Front, front, read_weights, whole
+from vqcodec.tests.reference.archive import Distribution
+from vqcodec.tests.reference.archive import Stack as BitsBackStack
+from vqcodec.tests.reference.decoder import Tensors, linear, relu
+from vqcodec.tests.reference.photo import Front, front, read_weights, whole
 
 TILE, TOGETHER = 256, 64
 """Side of a tile, tiles of a group."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vqcodec.codec import plain
-from vqcodec.tests.reference_decoder import Decoder, Tensors, conv, relu, res, shuffle
+from vqcodec.tests.reference.decoder import Decoder, Tensors, conv, relu, res, shuffle
 
 CLASSES = ((1, 26, 3, 0), (26, 48, 10, 0), (48, 70, 36, 0), (70, 90, 36, 2), (90, 113, 36, 4))
 """Of every class: first index, index after the last, reach, low bits."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from vqcodec.bitstream.archive import Block
 from vqcodec.bitstream.cdf import cdf_from_frequencies, quantise_weights
-from vqcodec.tests.reference_decoder import Ladder, Tensors, Walk, conv, linear, read_weights
+from vqcodec.tests.reference.decoder import Ladder, Tensors, Walk, conv, linear, read_weights
 
 
 def read_archive(blob: bytes) -> tuple[list[Block], list[str]]:

@@ -1,0 +1,1 @@
+"""Data sets: by name, photographs, and how they are fetched."""
