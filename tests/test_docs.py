@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import vqcodec
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 
 PLAIN = ("--model", "plain")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from vqcodec.cli.main import console
+from vqcodec.cli import console
 from vqcodec.codec.exact.threads import LITTLE, threads_for
 
 ROOT = Path(__file__).parents[2]

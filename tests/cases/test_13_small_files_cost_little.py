@@ -21,7 +21,7 @@ from vqcodec.bitstream import Corrupt, ModelHeader, PlainHeader, TooLarge, conta
 from vqcodec.bitstream.archive import BITS_BACK, FILES, Block, Reader, Writer
 from vqcodec.bitstream.archive_index import most_images
 from vqcodec.bitstream.numbers import leb128
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models, photographs, plain
 from vqcodec.codec.png import PlainImage
 

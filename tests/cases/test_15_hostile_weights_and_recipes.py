@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from vqcodec.bitstream import ModelMismatch
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models, weights_file
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.weights_file import Description

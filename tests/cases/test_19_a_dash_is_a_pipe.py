@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import vqcodec
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 
 PIXELS = np.random.default_rng(0).integers(0, 4, (9, 11, 3), np.uint8)
 PLAIN = ("--model", "plain")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 import vqcodec
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.eval.bench import lossless, plots, rd, speed
 from vqcodec.eval.bench.rd import Comparison, RatePoint
 from vqcodec.eval.metrics import Distortion

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from vqcodec import ModelMismatch, UnsupportedImage
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models
 from vqcodec.codec.archive import api
 from vqcodec.codec.archive.library import BlockCodec

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec.files import FileError
 from vqcodec.eval import compressai_peers, metrics
 from vqcodec.eval.bench import rd

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec.files import FileError
 from vqcodec.eval import compressai_peers
 from vqcodec.eval.bench import plots

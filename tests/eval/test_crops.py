@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.eval.bench import crops
 from vqcodec.eval.bench.crops import SIDE, CropError, Crops, Place, measure, nearest, parse
 from vqcodec.eval.photo_peers import photo_peers

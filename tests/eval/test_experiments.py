@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec.config import ConfigError
 from vqcodec.eval import experiments, results
 from vqcodec.eval.nll import BoundsError

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from vqcodec.bitstream.errors import ModelMismatch
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import weights_file
 from vqcodec.codec.exact.export import to_exact
 from vqcodec.codec.exact.layers import ExactLeaky, Leaky, Offset

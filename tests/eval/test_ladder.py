@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vqcodec
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models
 from vqcodec.codec.exact import to_exact
 from vqcodec.codec.exact.layers import ExactConv2d, Leaky

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import vqcodec
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.eval.bench import photo_speed, photographs, plots
 from vqcodec.eval.bench.photographs import AnchorError, PhotoRates, Saving, measure, savings
 from vqcodec.eval.bench.rd import RatePoint

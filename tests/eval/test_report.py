@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.eval import gaussian, ladder, model, vq
 from vqcodec.eval.report import (
     Axis,

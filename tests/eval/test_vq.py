@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import vqcodec
 from vqcodec.bitstream import container
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models
 from vqcodec.codec.exact import to_exact
 from vqcodec.codec.vq.codec import FRAC_BITS, VQCodec

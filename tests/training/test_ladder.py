@@ -17,7 +17,7 @@ from scipy.stats import norm
 from torch import Tensor, nn
 
 from vqcodec.bitstream.errors import ModelMismatch
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models, weights_file
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.exact.export import to_exact

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.training.data import datasets, photo_sets
 from vqcodec.training.data.datasets import DataError
 

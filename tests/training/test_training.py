@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vqcodec.bitstream.errors import VqcodecError
-from vqcodec.cli.main.main import main
+from vqcodec.cli import main
 from vqcodec.codec import models, weights_file
 from vqcodec.codec.config import ConfigError
 from vqcodec.codec.images import psnr_db
