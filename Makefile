@@ -15,31 +15,32 @@ DOCS := .venv/.docs-installed
 # Neither the caller's packages nor its options leak into the environment built here.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: demo test lint types check docs clean setup
+.PHONY: help demo test lint types check docs clean setup
 .DEFAULT_GOAL := test
 
-demo: $(DONE)
+help: # this list
+	@sed -n 's/^\([a-z]*\):[^#]*# \(.*\)/\1\t\2/p' $(MAKEFILE_LIST)
+
+demo: $(DONE) # compress and decompress three images
 	@$(BIN)/python -m vqcodec.eval.demo
 
-test: $(DONE)
+test: $(DONE) # all tests
 	@$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile # a file's tests share their models
 
-lint: $(DONE)
+lint: $(DONE) # style of the code
 	@$(BIN)/ruff check -q .
 	@$(BIN)/ruff format -q --check .
 
-types: $(DONE)
+types: $(DONE) # mypy, strictly
 	@$(BIN)/mypy -p vqcodec
 
-check: test lint types
-
-docs: $(DOCS) # into build/site; warnings are errors
+check: test lint types # test, lint and types
+docs: $(DOCS) # the documents as a site, in build/site; warnings are errors
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo build/site/index.html
 
-setup: $(DONE)
-
-clean:
+setup: $(DONE) # the environment, .venv
+clean: # remove what was built
 	@rm -rf .venv build dist vqcodec.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.links/*' -prune -exec rm -rf {} +
 

@@ -1,6 +1,6 @@
 """A second reader of archives, written from bitstream/FORMAT.md alone and in its order, for sound archives only.
 
-NumPy and Python integers; no torch, nothing of vqcodec.codec. It belongs to `reference_decoder`, which reads files."""
+NumPy and Python integers; no torch, nothing of vqcodec.codec. It belongs to `decoder`, which reads files."""
 
 import io
 import lzma
