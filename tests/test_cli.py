@@ -277,12 +277,12 @@ def test_bad_input_to_compress(tmp_path: Path) -> None:
     frames = [Image.new("L", (4, 4), value) for value in (1, 2)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert "No such file" in refused("compress", "nix.png", cwd=tmp_path)
-    assert "not an image" in refused("compress", "text.png", cwd=tmp_path)
-    assert "not an image" in refused("compress", "empty.png", cwd=tmp_path)
+    assert "not a readable image" in refused("compress", "text.png", cwd=tmp_path)
+    assert "not a readable image" in refused("compress", "empty.png", cwd=tmp_path)
     assert "PNG" in refused("compress", "cut.png", cwd=tmp_path)
     assert "folder" in refused("compress", "folder", cwd=tmp_path)
     assert "folder" in refused("compress", "digit.png", "folder", cwd=tmp_path)
-    assert "no folder" in refused("compress", "digit.png", "nix/out.vqc", cwd=tmp_path)
+    assert "does not exist" in refused("compress", "digit.png", "nix/out.vqc", cwd=tmp_path)
     for force in ((), ("--force",)):
         error = refused("compress", "digit.png", "there.vqc", *force, cwd=tmp_path)
         assert "there.vqc is a file of another kind" in error

@@ -202,7 +202,7 @@ def test_bad_input_to_pack(pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o.vqa").exists()
     error = refused("pack", "texts", "o.vqa", "--strict", cwd=tmp_path)
     assert "texts/a.txt: not a readable image" in error
-    assert "texts/a.txt: not an image" in refused("pack", "texts/a.txt", "o.vqa", cwd=tmp_path)
+    assert "texts/a.txt: not a readable image" in refused("pack", "texts/a.txt", "o.vqa", cwd=tmp_path)
     assert "photo.png" in refused("pack", "cut", "o.vqa", "--strict", cwd=tmp_path)
     assert "two images" in refused("pack", "@list.txt", "o.vqa", cwd=tmp_path)
     assert "type float64: expected uint8" in refused("pack", "floats.npy", "o.vqa", cwd=tmp_path)
