@@ -134,7 +134,7 @@ def test_arrays_go_in_and_come_out(tmp_path: Path) -> None:
     for name in ("e.npy", "e-ubyte", "e.npz"):
         assert done("unpack", "d.vqa", name, cwd=tmp_path) == f"d.vqa -> {name} (8 images)\n"
     assert (tmp_path / "e.npy").read_bytes() == (tmp_path / "d.npy").read_bytes()
-    assert "both be called 'e'" in refused("pack", "e.npy", "e.npz", "all.vqa", cwd=tmp_path)
+    assert "both be named 'e'" in refused("pack", "e.npy", "e.npz", "all.vqa", cwd=tmp_path)
     pack("e-ubyte", "e.npz", "all.vqa", cwd=tmp_path)
     with package.Archive(tmp_path / "all.vqa") as archive:
         assert list(archive.names) == [f"{name}/{number}" for name in ("e-ubyte", "e/images") for number in range(8)]
@@ -157,7 +157,7 @@ def test_several_sources_and_urls(pictures: Path, tmp_path: Path) -> None:
     assert names == [
         "digits/0.png", "digits/1.png", "digits/2.png", "digits/black.tiff", "list/pictures/photo.png", "character.png",
     ]  # fmt: skip
-    assert "both be called 'photo.png'" in refused(
+    assert "both be named 'photo.png'" in refused(
         "pack", "pictures/photo.png", EXAMPLES / "photo.png", "q.vqa", cwd=tmp_path
     )
 
