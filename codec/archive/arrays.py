@@ -67,17 +67,23 @@ class Stack:
         for number in range(self.count) if not self.turned else ():
             data = stream.read(self.image_bytes)
             if len(data) != self.image_bytes:
-                raise UnsupportedImage(f"{self.path}: states {self.count} images, ends inside number {number + 1}")
+                raise UnsupportedImage(
+                    f"{self.path}: the header promises {self.count} images, but the file ends inside image {number + 1}"
+                )
             yield self.name(number), self._image(np.frombuffer(data, self.dtype))
         if self.turned:
             yield from self._turned(stream)
         if stream.read(1):
-            raise UnsupportedImage(f"{self.path}: has more bytes than its {self.count} images")
+            raise UnsupportedImage(
+                f"{self.path}: the header promises {self.count} images, but the file has bytes left over"
+            )
 
     def _turned(self, stream: BinaryIO) -> Images:
         data = stream.read(self.count * self.image_bytes)
         if len(data) != self.count * self.image_bytes:
-            raise UnsupportedImage(f"{self.path}: states {self.count} images, has fewer bytes")
+            raise UnsupportedImage(
+                f"{self.path}: the header promises {self.count} images, but the file is too short for them"
+            )
         shape = self._as_it_lies if self.single else (self.count, *self._as_it_lies)
         whole = np.frombuffer(data, self.dtype).reshape(shape[::-1]).T
         for number, image in enumerate(whole[None] if self.single else whole):
@@ -201,7 +207,7 @@ def _checked_members(place: Place, infos: list[zipfile.ZipInfo]) -> list[zipfile
     if any(
         info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos
     ):
-        raise FileError(f"{place}: a zip file that is encrypted or not deflated, as NumPy's never are")
+        raise FileError(f"{place}: a zip file that NumPy did not write (encrypted or another compression)")
     size = place.size()  # members that overlap, and sizes that deflate cannot reach, are how small files expand to huge
     if sum(info.compress_size for info in infos) > size or sum(info.file_size for info in infos) > _MAX_RATIO * size:
         raise FileError(f"{place}: its members state more bytes than a file of {size} bytes can hold")
@@ -276,7 +282,7 @@ def _check_size(stack: Stack, told: str, most: int, max_pixels: int, max_bytes: 
     if stack.count * stack.image_bytes > most:
         raise UnsupportedImage(f"{told}: the file has fewer bytes")
     if stack.turned and stack.count * stack.image_bytes > _MAX_TURNED:
-        raise TooLarge(f"{told} is in Fortran order and too large for that: save it with np.ascontiguousarray")
+        raise TooLarge(f"{told} is in Fortran order and too large to reorder; save it with np.ascontiguousarray")
 
 
 @contextmanager

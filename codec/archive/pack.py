@@ -132,9 +132,9 @@ class _Names:
             try:
                 checked_name(item.name)
             except ValueError as error:
-                raise FileError(f"{item.name!r} cannot be a name in an archive: {error}") from error
+                raise FileError(f"{item.name!r} cannot be stored as a name: {error}") from error
             if item.name in seen:
-                raise FileError(f"two images are called {item.name!r}; names in an archive differ")
+                raise FileError(f"two images are called {item.name!r}; names in an archive must be unique")
             seen.add(item.name)
             self.found.append(item.name)
             yield item
