@@ -37,6 +37,7 @@ MODEL_SAVES = 2.5
 """How many times smaller than a plain file the lossless model may make an image, where a lossy file is beside them."""
 _SMALL_BYTES = 1 << 20  # of memory, that any image may take
 _FIRST = 0.8  # share of the work on a photograph that its first coding is taken for; few need another
+_MOST_BPP = 1e100  # beyond, whole numbers do not fit into floats
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -280,7 +281,7 @@ def _photographs(
 def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
     """Raises BadArgument for what cannot be asked for."""
     inputs.checked_quality(quality)
-    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < float(bpp) < math.inf)):
+    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < bpp < _MOST_BPP)):
         raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
         raise BadArgument("bpp cannot be combined with quality or lossless")

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ..bitstream.container import MAX_BYTES, MAX_PIXELS
-from ..bitstream.errors import BadArgument, FileError, UnsupportedImage
-from .images import OUTPUTS, Output, array_of, channels_last, to_pil
+from ..bitstream.errors import BadArgument, FileError, TooLarge, UnsupportedImage
+from .images import CHANNELS, OUTPUTS, Output, array_of, channels_last, to_pil
 from .opening import Source, check_size, image_of
 
 AnyFile = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
@@ -36,6 +36,8 @@ def source_of(image: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYT
         from .files import read_image  # which takes what the public functions give
 
         return read_image(_path(image), max_pixels, max_bytes)
+    if isinstance(image, np.ndarray) and image.size > CHANNELS * max_pixels:  # a view may have more than memory
+        raise TooLarge(f"array of shape {list(image.shape)}: expected at most {max_pixels} pixels")
     if not isinstance(image, Image.Image) and not hasattr(image, "__array__") and (data := _bytes(image)) is not None:
         return image_of("the data", data, max_pixels, max_bytes)
     try:
@@ -97,11 +99,19 @@ def _is_path(thing: Any) -> bool:
 
 
 def _path(path: Any) -> Path:
-    """Raises FileError for a path that no file can have."""
+    return Path(checked_path(path))
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """A path as text. Raises FileError for one that no file can have."""
     text = os.fsdecode(path)
     if "\0" in text:
         raise FileError(f"cannot read {text!r}: a path without null characters is expected")
-    return Path(text)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:  # lone surrogates
+        raise FileError(f"cannot read {text!r}: no file can have this path: {error.reason}") from error
+    return text
 
 
 def _bytes(thing: Any) -> bytes | None:

@@ -92,6 +92,8 @@ def pack(
     if not isinstance(sources, Iterable) or isinstance(sources, bytes | bytearray | memoryview):
         raise BadArgument(f"sources: expected paths, or Items, found {type(sources).__name__}")
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
+        for one in sources:
+            _check_path("sources", one)
         sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels, max_bytes)
     items = sources if isinstance(sources, Sources) else _checked_items(sources)
     return packing.pack(
@@ -114,6 +116,7 @@ def _check_path(name: str, path: object) -> None:
     """Raises BadArgument."""
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str) or "\0" in text:
         raise BadArgument(f"{name}: expected a path or URL, found {path!r}")
+    inputs.checked_path(path)
 
 
 def _checked_names(names: object) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zipfile
 import zlib
@@ -29,7 +30,8 @@ MAX_IMAGES = 1 << 24
 _MAX_TURNED = 1 << 31  # bytes of an array in Fortran order, which has to be held whole
 _MAX_RATIO = 1040  # deflate cannot make a file smaller than its 1032nd part
 _IDX_TYPES = b"\x08\x09\x0b\x0c\x0d\x0e"
-_NPY_HEADERS = {b"\1\0": npy.read_array_header_1_0, b"\2\0": npy.read_array_header_2_0}
+_NPY_HEADERS = {b"\1\0": (npy.read_array_header_1_0, 2), b"\2\0": (npy.read_array_header_2_0, 4)}
+_MAX_NPY_HEADER = 10_000  # bytes; those of images have about a hundred
 _LEAST_SIDE, _LONGEST, _DIGITS = 8, 2, 28  # see `_flattened`
 _EXPECTED = "expected [N, H, W], [H, W], [N, 1, H, W], or uint8 [N, H, W, 1 to 4] or [N, 1 to 4, H, W]"
 _TYPES = (np.uint8, np.bool_, np.uint16)
@@ -223,7 +225,17 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = stream.read(2)
     if version not in _NPY_HEADERS:
         raise ValueError(f"version {version.hex('.')} of .npy, expected 01.00 or 02.00")
-    return _NPY_HEADERS[version](stream)
+    parse, size = _NPY_HEADERS[version]
+    length = stream.read(size)
+    count = int.from_bytes(length, "little")
+    if count > _MAX_NPY_HEADER:
+        raise ValueError(f"a header of {count} bytes, expected at most {_MAX_NPY_HEADER}")
+    try:
+        return parse(io.BytesIO(length + stream.read(count)))
+    except ValueError:
+        raise
+    except Exception as error:  # NumPy's parser of Python literals: TokenError, RecursionError, MemoryError, ...
+        raise ValueError(f"a header that NumPy cannot read: {type(error).__name__}") from error
 
 
 def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int, max_bytes: int) -> Stack:

@@ -141,6 +141,8 @@ def unpack(
     from . import api
     from .reader import Archive
 
+    if streams.is_stream(target):
+        raise click.UsageError(f"{target} is a stream, expected a folder or a file to unpack into; one called - is ./-")
     check_device(device)
     use_one_thread()
     with (

@@ -148,7 +148,10 @@ class _Counted:
         self.written = 0
 
     def write(self, data: bytes, /) -> None:
-        self._stream.write(data)
+        try:
+            self._stream.write(data)
+        except (TypeError, ValueError) as error:  # a text stream, or one that is closed
+            raise FileError(f"cannot write the archive: {error}; give it a binary stream that is open") from error
         self.written += len(data)
 
 

@@ -95,7 +95,7 @@ class Archive(Sequence[Any]):
         self._output: Output = inputs.checked_output(output)
         self._options = Options(model, device, limits[0], library, limits[1])
         self._cache_bytes = inputs.checked_count("cache_bytes", cache_bytes, 0)
-        self._path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._path = inputs.checked_path(source) if isinstance(source, str | os.PathLike) else None
         self._given = None if isinstance(source, str | os.PathLike) else inputs.stream_of(source)
         self._open()
 

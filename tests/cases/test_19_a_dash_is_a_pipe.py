@@ -207,6 +207,7 @@ def test_what_a_pipe_cannot_be(folder: Path) -> None:
     assert "stdin is not a readable image" in run("compress", "-", "out", stdin=b"text").notes
     assert "stdin" in run("decompress", "-", "out", stdin=b"text").notes
     assert "is a device; name a regular file" in run("compress", "/dev/zero", "out").notes
+    assert "is a stream" in run("unpack", "a.vqa", "-").notes
     source = pipe_of(b"")
     try:
         assert "for reading only" in run("compress", "a.png", f"/dev/fd/{source}", *PLAIN).notes
