@@ -281,7 +281,8 @@ def _photographs(
 def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
     """Raises BadArgument for what cannot be asked for."""
     inputs.checked_quality(quality)
-    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < bpp < _MOST_BPP)):
+    number: Any = bpp if isinstance(bpp, Real) and not isinstance(bpp, bool) else 0
+    if bpp is not None and not 0 < number < _MOST_BPP:  # compared as it is: a float cannot hold every whole number
         raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
         raise BadArgument("bpp cannot be combined with quality or lossless")
