@@ -224,4 +224,4 @@ def _refuse_foreign(start: bytes) -> NoReturn:
     """Raises NotAVqcodecFile for a file that starts so: in the container's words, unless it is a single image."""
     with suppress(Corrupt, TooLarge, Truncated, UnsupportedVersion):
         container.read(start)
-    raise NotAVqcodecFile("file: expected an archive, found a single image (`vqcodec decompress` reads it)")
+    raise NotAVqcodecFile("expected an archive, found a single image (`vqcodec decompress` reads it)")

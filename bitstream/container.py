@@ -174,7 +174,7 @@ def read(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) 
     Raises NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, or TooLarge for an image beyond the limits
     (`check_size`; compact files do not tell their size)."""
     if not blob:
-        raise Truncated("file: expected a vqcodec file, found an empty one")
+        raise Truncated("expected a vqcodec file, found an empty one")
     if blob[0] & 0xF8 == _COMPACT:
         return _read_compact(blob)
     if blob[0] & 0xF8 == _COMPACT_RESERVED:
@@ -182,7 +182,7 @@ def read(blob: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) 
             f"first byte: found 0x{blob[0]:02x}, a later compact format; this build reads 0xa8..0xaf"
         )
     if blob[: len(MAGIC)] != MAGIC[: len(blob)]:
-        raise NotAVqcodecFile(f"file: expected a vqcodec file, found {_describe(blob)}")
+        raise NotAVqcodecFile(f"expected a vqcodec file, found {_describe(blob)}")
     return _read_general(blob, max_pixels, max_bytes)
 
 
@@ -214,7 +214,7 @@ def _general_start(blob: bytes, max_pixels: int, max_bytes: int) -> tuple[Genera
 
 def _read_compact(blob: bytes) -> tuple[CompactHeader, bytes]:
     if len(blob) < _COMPACT_OVERHEAD:
-        raise Truncated(f"file: expected at least {_COMPACT_OVERHEAD} bytes, found {len(blob)}")
+        raise Truncated(f"the file is cut: expected at least {_COMPACT_OVERHEAD} bytes, found {len(blob)}")
     _check_crc(blob[:-2], blob[-2:], _crc16(blob[:-2]))
     return _compact_fields(blob)
 
@@ -235,9 +235,9 @@ def _read_general(blob: bytes, max_pixels: int, max_bytes: int) -> tuple[General
     begin = _FIXED.size + extra_length
     end = begin + payload_length
     if len(blob) < end + _CRC_BYTES:
-        raise Truncated(f"file: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
+        raise Truncated(f"the file is cut: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
     if len(blob) > end + _CRC_BYTES:
-        raise Corrupt(f"file: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
+        raise Corrupt(f"the file has bytes left over: expected {end + _CRC_BYTES} bytes, found {len(blob)}")
     _check_crc(blob[:end], blob[end:], _crc32(blob[:end]))
     header = _checked_header(kind, code, parameter, (width, height), blob[_FIXED.size : begin], max_pixels, max_bytes)
     return header, blob[begin:end]

@@ -30,7 +30,7 @@ _JOBS = click.option("--jobs", type=click.IntRange(0), default=0, show_default=T
 @click.option("--model", default="auto", show_default=True, help="auto, plain, a model's name, or a weights file.")
 @_JOBS
 @click.option("--ray", metavar="ADDRESS", help="Pack on a Ray cluster: local, auto, or ray://HOST:PORT.")
-@click.option("--strict", is_flag=True, help="Fail where a file is no image or damaged, instead of noting it.")
+@click.option("--strict", is_flag=True, help="Stop at the first file that is damaged or not an image.")
 @DEVICE
 @FORCE
 @LIMIT
@@ -55,14 +55,14 @@ def pack(
     A SOURCE is a folder (with all below it), an image file, @list.txt (a path per line), an IDX file (or .gz), a .npy
     or .npz file, or a URL of one of these. OUT.vqa may be - for stdout, or a pipe.
 
-    Files of folders and lists that cannot be packed are named on stderr and counted. The exit code is 1 if images are
-    among them, or files and folders that cannot be read; other files (texts, pipes, links to folders) leave it at 0."""
+    The command names the files that it cannot pack on stderr and counts them. The exit code is 1 if they include
+    images, or files and folders that it cannot read; other files (texts, pipes, links to folders) leave it at 0."""
     from ..codec.archive import api
     from . import streams
 
     piped = streams.is_stream(target)
     if not (piped or target.endswith(".vqa")):
-        raise click.UsageError(f"the last argument is the archive to write, NAME.vqa; found {target}")
+        raise click.UsageError(f"name the archive to write last, ending in .vqa; found {target}")
     left_out = _refuse if strict else _note_skipped
     kept = _refuse if strict else _note_as_it_is
     check_device(device)
@@ -82,18 +82,25 @@ def pack(
 def _in_words(told: Summary) -> str:
     ways = "; ".join(f"{share.images:,} {share.kind} {share.model or ''}".strip() for share in told.kinds)
     each = told.bytes_total / told.images
-    text = f"{told.images:,} images, {told.bytes_total:,} bytes, {each:,.2f} each ({ways})"
+    text = f"{_count(told.images)}, {told.bytes_total:,} bytes, {each:,.2f} each ({ways})"
     text += f", {told.as_they_came:,} stored as they came" if told.as_they_came else ""
     text += f", {told.skipped:,} skipped" if told.skipped else ""
     return text + (f" ({told.images_skipped:,} of them images or unreadable)" if told.images_skipped else "")
 
 
+def _count(images: int) -> str:
+    return f"{images:,} image{'s' * (images != 1)}"
+
+
 def _note_skipped(name: str, reason: str) -> None:
-    note(f"skipped {reason}" if name in reason else f"skipped {name}: {reason}")
+    if name not in reason:
+        note(f"skipped {name}: {reason}")
+    else:
+        note(f"skipped {reason}" if reason.startswith(name) else f"skipped: {reason}")
 
 
 def _note_as_it_is(name: str, reason: str) -> None:
-    note(f"{name} is stored as it is: {reason}")
+    note(f"{name} was stored as it is: {reason}")
 
 
 def _refuse(name: str, reason: str) -> None:
@@ -103,9 +110,9 @@ def _refuse(name: str, reason: str) -> None:
 @click.command()
 @click.argument("source", metavar="IN.vqa")
 @click.argument("target", metavar="OUT")
-@click.option("--only", metavar="NAME", multiple=True, help="Only the image of this name; may be repeated.")
-@click.option("--keep-going", is_flag=True, help="Unpack what can be read of a damaged archive.")
-@click.option("--model", help="Weights file for a model that is not built in.")
+@click.option("--only", metavar="NAME", multiple=True, help="Unpack only the image of this name. May be repeated.")
+@click.option("--keep-going", is_flag=True, help="Unpack what can be read, and name the rest.")
+@click.option("--model", help="The weights file of a model that is not built in.")
 @_JOBS
 @DEVICE
 @FORCE
@@ -128,13 +135,15 @@ def unpack(
 ) -> None:
     """Unpack an archive into a folder of image files, or into one .npy, .npz or IDX (-ubyte, .idx) file.
 
-    An image gets the file of its own name, unless the folder cannot have that or its format cannot hold the image;
-    other names are told on stderr. - stands for stdin."""
+    An image gets the file of its own name, unless the file system cannot have that name or its format cannot hold the
+    image; notes on stderr say which files have other names. - stands for stdin."""
     from ..codec import files
     from ..codec.archive import api
     from ..codec.archive.reader import Archive
     from . import streams
 
+    if streams.is_stream(target):
+        raise click.UsageError(f"{target} is a stream, expected a folder or a file to unpack into; one called - is ./-")
     check_device(device)
     use_one_thread()
     with (
@@ -151,13 +160,14 @@ def unpack(
     _report_renamed(told.renamed)
     values = {"input": source, "output": target} | asdict(told)
     others = f", {len(told.renamed):,} under other names" if told.renamed else ""
-    show(values, as_json, f"{printable(source)} -> {printable(target)} ({told.images:,} images{others})")
+    name = printable(streams.in_words(source))
+    show(values, as_json, f"{name} -> {printable(target)} ({_count(told.images)}{others})")
     context.exit(bool(told.damaged))
 
 
 @click.command()
 @click.argument("source", metavar="IN.vqa")
-@click.option("--model", help="Weights file for a model that is not built in.")
+@click.option("--model", help="The weights file of a model that is not built in.")
 @_JOBS
 @DEVICE
 @LIMIT
@@ -192,7 +202,7 @@ def verify(
     _report(damaged)
     values = {"input": source, "images": images, "blocks": blocks, "damaged": [asdict(one) for one in damaged]}
     state = f"{len(damaged)} damaged" if damaged else "all sound"
-    text = f"{printable(source)}: {images:,} images in {blocks} block{'s' * (blocks != 1)}, {state}"
+    text = f"{printable(streams.in_words(source))}: {_count(images)} in {blocks} block{'s' * (blocks != 1)}, {state}"
     show(values, as_json, text)
     context.exit(bool(damaged))
 
@@ -211,9 +221,9 @@ def _report(damaged: Sequence[Damage]) -> None:
 def _report_renamed(renamed: Sequence[tuple[str, str]]) -> None:
     """The first images whose files have other names, on stderr."""
     for name, file in renamed[:_TOLD]:
-        note(f"{printable(name)} is unpacked to {printable(file)}")
+        note(f"{printable(name)} was unpacked as {printable(file)}")
     if len(renamed) > _TOLD:
-        note(f"{len(renamed) - _TOLD:,} more images are unpacked to files of other names; --json lists all")
+        note(f"{len(renamed) - _TOLD:,} more images were unpacked under other names; --json lists all")
 
 
 def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
@@ -230,7 +240,7 @@ def archive_info(source: str | BinaryIO, names: bool, as_json: bool) -> None:
 
 def _block_in_words(block: BlockTold) -> str:
     way = " ".join(filter(None, (block.kind, block.model, block.mode)))
-    return f"{block.images:,} images, {block.bytes:,} bytes at {block.offset}: {way}"
+    return f"{_count(block.images)}, {block.bytes:,} bytes at {block.offset}: {way}"
 
 
 COMMANDS: dict[str, click.Command] = {"pack": pack, "unpack": unpack, "verify": verify}

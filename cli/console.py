@@ -20,18 +20,20 @@ _SMALL = 1 << 12  # bytes of a file
 
 PATH = click.Path(path_type=Path)
 _MAX_PIXELS = click.option(
-    "--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse larger images."
+    "--max-pixels", type=click.IntRange(1), default=1 << 28, show_default=True, help="Refuse images of more pixels."
 )
 _MAX_BYTES = click.option(
     "--max-bytes",
     type=click.IntRange(1),
     default=1 << 30,
     show_default=True,
-    help="Refuse images whose samples take more bytes once decoded.",
+    help="Refuse images that take more bytes once decoded.",
 )
-DEVICE = click.option("--device", default="cpu", show_default=True, help="Where networks run: cpu, cuda, cuda:1, ...")
+DEVICE = click.option(
+    "--device", default="cpu", show_default=True, help="Where to run the networks: cpu, cuda, cuda:1, ..."
+)
 FORCE = click.option("--force", is_flag=True, help="Overwrite the output if it exists.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 
 
 def LIMIT(command: F) -> F:
@@ -48,7 +50,9 @@ def check_device(device: str) -> None:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise VqcodecError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise VqcodecError(
+            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; --device cpu always can"
+        ) from error
 
 
 def use_one_thread(source: Path | None = None) -> None:

@@ -62,7 +62,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="vqcodec")
 def main() -> None:
-    """Compress images with learned models, decoded bit for bit the same on every machine.
+    """Compress images with learned models. Files decode the same on every machine.
 
     vqcodec compress digit.png digit.vqc
 
@@ -73,7 +73,10 @@ def main() -> None:
 
 
 _OUTPUT = click.option(
-    "-o", "--output", metavar="OUT", help="The output of one input, or a folder; a name that ends with / makes one."
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="The output file of one input, or a folder. A name that ends with / makes it.",
 )
 
 
@@ -96,14 +99,14 @@ vqcodec compress a.png b.jpg c.jpg  writes a.vqc, b.vqc and c.vqc
 vqcodec compress *.jpg -o small/    writes into the folder small
 vqcodec compress - < a.png > a.vqc  reads stdin, writes stdout
 
-Two names are an input and its output, so use -o if a pattern such as *.jpg may stand for two files. A file that
-is there is overwritten with --force only, and the second of two names only if it is a vqcodec file.
+Two names are an input and its output, so use -o if a pattern such as *.jpg may match two files. Only --force
+overwrites a file, and it overwrites the second of two names only if that is a vqcodec file.
 
-- stands for stdin or stdout; pipes and /dev/stdin can be named too. A file called - is ./- . If the file goes
-to stdout, what is told of it goes to stderr.
+- stands for stdin or stdout; you can name pipes and /dev/stdin, too. A file called - is ./- . If the file goes
+to stdout, the line about it goes to stderr.
 
-Of several inputs, those that cannot be compressed are named, and the others are compressed; the exit code is
-then 1."""
+If some of several inputs cannot be compressed, the command names them, compresses the others, and exits with
+code 1."""
 
 
 @main.command(help=_COMPRESS)
@@ -113,16 +116,16 @@ then 1."""
 @click.option(
     "--quality",
     type=click.IntRange(1, 100),
-    help="1 (smallest file) to 100 (best); default: 60, or a named model's best.",
+    help="1 (smallest file) to 100 (best). Default: 60, or the best rate of a named model.",
 )
 @click.option("--lossless", is_flag=True, help="Keep every pixel.")
 @click.option(
     "--bpp",
     metavar="TARGET",
     type=click.FloatRange(0, min_open=True),
-    help="Photographs: the best quality whose file takes at most this many bits per pixel.",
+    help="For photographs: the best quality that fits into this many bits per pixel.",
 )
-@click.option("--keep-metadata", is_flag=True, help="Photographs: keep colour profile and EXIF.")
+@click.option("--keep-metadata", is_flag=True, help="For photographs: keep the colour profile and EXIF.")
 @DEVICE
 @FORCE
 @LIMIT
@@ -143,9 +146,9 @@ def compress(
 ) -> None:
     """Compress image files."""
     if bpp is not None and not 0 < bpp < float("inf"):
-        raise click.UsageError("--bpp has to be a number above 0")
+        raise click.UsageError("--bpp must be a number above 0")
     if bpp is not None and (lossless or quality is not None):
-        raise click.UsageError("--bpp stands in place of --quality and --lossless")
+        raise click.UsageError("--bpp cannot be combined with --quality or --lossless")
     with progress_bar("compressing", _inputs(names, output)) as bar:
         from ..codec import api, files
         from . import routes, streams
@@ -180,14 +183,15 @@ def _notes(
     """What a user may not expect of a file that was made with these options."""
     notes = []
     if told.lossless and not lossless and model not in ("auto", "plain") and told.settings != 0:
-        notes.append(f"{model} renders this image badly or no smaller; it was stored losslessly")
+        badly = f"{model} renders this image badly, or in no fewer bytes than a lossless file"
+        notes.append(f"{badly}; it was stored losslessly")
     rate = 8 * bytes_out / (told.width * told.height)
     if bpp is not None and rate > bpp:
-        notes.append(f"{rate:.3f} bits per pixel is the least for this image")
+        notes.append(f"this image needs at least {rate:.3f} bits per pixel")
     if keep_metadata and told.kind == "plain":
-        notes.append("stored losslessly without a model, which keeps no metadata")
+        notes.append("stored losslessly without a model, so colour profile and EXIF are lost")
     if bytes_out > bytes_in:
-        notes.append("the output is larger than the input, whose pixels were stored losslessly")
+        notes.append("the output is larger than the input, because its pixels were stored losslessly")
     return tuple(notes)
 
 
@@ -201,21 +205,21 @@ vqcodec decompress a.vqc b.vqc c.vqc  writes a.png, b.png and c.png
 vqcodec decompress *.vqc -o images/   writes into the folder images
 vqcodec decompress - < a.vqc > a.png  reads stdin, writes a PNG file to stdout
 
-Two names are an input and its output, so use -o if a pattern such as *.vqc may stand for two files. A file that
-is there is overwritten with --force only, and the second of two names only if it is an image.
+Two names are an input and its output, so use -o if a pattern such as *.vqc may match two files. Only --force
+overwrites a file, and it overwrites the second of two names only if that is an image.
 
-- stands for stdin or stdout; pipes and /dev/stdin can be named too. A file called - is ./- . If the image goes
-to stdout, what is told of it goes to stderr.
+- stands for stdin or stdout; you can name pipes and /dev/stdin, too. A file called - is ./- . If the image goes
+to stdout, the line about it goes to stderr.
 
-Of several inputs, those that cannot be decompressed are named, and the others are decompressed; the exit code is
-then 1."""
+If some of several inputs cannot be decompressed, the command names them, decompresses the others, and exits with
+code 1."""
 
 
 @main.command(help=_DECOMPRESS)
 @click.argument("names", metavar="IN [OUT] | IN...", nargs=-1, required=True)
 @_OUTPUT
-@click.option("--model", help="Weights file for a model that is not built in.")
-@click.option("--preview", is_flag=True, help="A lossy preview from the start of the file, which may have been cut.")
+@click.option("--model", help="The weights file of a model that is not built in.")
+@click.option("--preview", is_flag=True, help="Write a lossy preview from the start of the file, which may be cut.")
 @DEVICE
 @FORCE
 @LIMIT
@@ -246,7 +250,7 @@ def decompress(
                 else:
                     data = files.image_bytes(blob, path, model, device, max_pixels, max_bytes, progress)
             streams.put(route.target, data, force)
-            cut = "the file is cut or damaged; the preview shows what its start says, unchecked"
+            cut = "the file is cut or damaged; the preview is what its start says, without a checksum"
             told = api.info(blob, max_pixels, whole, model, max_bytes=max_bytes)
             values: dict[str, Any] = {"input": route.source, "output": route.target, "mode": told.mode}
             values |= {"width": told.width, "height": told.height, "preview": preview}
@@ -310,12 +314,12 @@ def _in_words(error: BaseException) -> str:
 
 @main.command()
 @click.argument("source", metavar="IN.vqc|IN.vqa|-")
-@click.option("--model", help="Weights file for a model that is not built in.")
+@click.option("--model", help="The weights file of a model that is not built in.")
 @click.option("--names", is_flag=True, help="Also list the names of an archive's images.")
 @LIMIT
 @JSON
 def info(source: str, model: str | None, names: bool, max_pixels: int, max_bytes: int, as_json: bool) -> None:
-    """Tell what a vqcodec file or archive holds, without decoding it. - stands for stdin."""
+    """Show what a vqcodec file or archive holds, without decoding it. - stands for stdin."""
     from ..codec import api, files
     from ..codec.archive.api import is_archive
     from . import streams

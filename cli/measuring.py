@@ -35,9 +35,7 @@ _PEER = click.option(
 @click.option("--device", help="cpu or cuda; default: cuda where there is one.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--max-seconds", type=float, help="Stop after a checkpoint when this time is over.")
-@click.option(
-    "--fit-seconds", type=float, help="Train for about this long, with fewer steps than the recipe's if need be."
-)
+@click.option("--fit-seconds", type=float, help="Train for about this long, in fewer steps if needed.")
 @click.option("--limit", type=click.IntRange(1), help="Train on the first N images only (a dry run).")
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the run's folder.")
 @click.option("--init", type=PATH, help="Folder of a run of the same model, to start from its weights (fine-tuning).")
@@ -76,7 +74,7 @@ _EVAL_OPTIONS: tuple[_Option, ...] = (
     click.option(
         "--precision",
         type=click.Choice(["bf16", "float32"]),
-        help="Of matrix products in those bounds; default bf16 (for lvae-mnist, 0.003 nats from float32).",
+        help="Precision of matrix products in these bounds. Default: bf16 (for lvae-mnist, 0.003 nats from float32).",
     ),
 )
 
@@ -120,7 +118,7 @@ def _measurement(
     @click.option("--data", required=True, help="Data set: mnist, omniglot28, ...")
     @click.option("--split", default="test", show_default=True)
     @click.option("--data-dir", type=PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
-    @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+    @click.option("--limit", type=click.IntRange(1), help="Use only the first N images.")
     @click.option("--out", type=PATH, help="Also write the result as JSON to this file.")
     @DEVICE
     @JSON
@@ -193,13 +191,13 @@ def _words(parameter: click.Parameter, value: Any) -> list[str]:
 
 @click.group()
 def bench() -> None:
-    """Measure speed, and size, rate and distortion beside classical codecs; draw them."""
+    """Measure speed, size and quality against other codecs, and draw curves."""
 
 
 @bench.command()
 @click.argument("source", metavar="RESULT.json", type=PATH)
 @click.argument("target", metavar="OUT.png", type=PATH)
-@click.option("--published", is_flag=True, help="With published curves of other codecs on these images, dashed.")
+@click.option("--published", is_flag=True, help="Add published curves of other codecs, dashed.")
 def plot(source: Path, target: Path, published: bool) -> None:
     """Draw the rate-distortion curves of a result of `bench rd`; needs matplotlib."""
     from ..eval.bench.plots import plot
@@ -272,7 +270,7 @@ def crops(
 @click.option("--epochs", type=click.IntRange(1), default=2000, show_default=True, help="Of every cell.")
 @click.option("--folder", type=PATH, default=Path("runs/experiments"), show_default=True, help="Of checkpoints.")
 @click.option("--parallel", type=click.IntRange(1), default=1, show_default=True, help="Cells trained at a time.")
-@click.option("--train/--no-train", default=True, show_default=True, help="Or only measure what is finished.")
+@click.option("--train/--no-train", default=True, show_default=True, help="Train cells, or only measure finished ones.")
 @click.option("--data-dir", type=PATH, help="Folder of the data sets (default $VQCODEC_DATA).")
 @click.option("--limit", type=click.IntRange(1), help="Measure on the first N test images only.")
 @click.option(
@@ -289,7 +287,7 @@ def crops(
     type=click.Choice(["bf16", "float32"]),
     default="bf16",
     show_default=True,
-    help="Of matrix products in bounds.",
+    help="Precision of matrix products in bounds.",
 )
 @click.option("--out", type=PATH, help="Also write the result as JSON to this file.")
 @click.option("--report", metavar="OUT.html", type=PATH, help="Also write tables and training curves as a page.")

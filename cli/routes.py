@@ -63,7 +63,7 @@ def is_image_file(path: Path) -> bool:
 
 
 COMPRESS = Direction("compress", ".vqc", "vqcodec files", is_vqcodec_file)
-DECOMPRESS = Direction("decompress", ".png", "images of the formats that it writes", is_image_file)
+DECOMPRESS = Direction("decompress", ".png", "images", is_image_file)
 
 
 def routes(names: Sequence[str], output: str | None, direction: Direction) -> list[Route]:
@@ -107,7 +107,7 @@ _SEPARATORS = tuple(filter(None, (os.sep, os.altsep)))
 
 def _check_name(name: str) -> None:
     if not name:
-        raise FileError("an empty name; name a file, or - for stdin or stdout")
+        raise FileError("a name is empty; name a file, or - for stdin or stdout")
     if "\0" in name:
         raise FileError(f"{name!r} cannot be the name of a file")
 
@@ -116,11 +116,11 @@ def _into(names: Sequence[str], output: str, direction: Direction) -> list[Route
     folder = folder_of(output)
     if folder is not None:
         for name in filter(streams.is_stream, names):
-            raise FileError(f"{streams.in_words(name)} has no name to take in {output}; name a file with -o")
+            raise FileError(f"{streams.in_words(name)} has no name to use in {output}; name a file with -o")
         return [Route(name, str(folder / _renamed(name, direction).name)) for name in names]
     if len(names) > 1:
         raise FileError(
-            f"-o {output} is one output for {len(names)} inputs; name a folder, or -o {output}/ to make one"
+            f"-o {output} names one file for {len(names)} inputs; name a folder, or use -o {output}/ to make one"
         )
     return [Route(names[0], output)]
 
@@ -159,7 +159,7 @@ def _check_positional(source: str, target: str, direction: Direction) -> None:
             return  # the checks of every output say the rest
         if not direction.is_output(path):
             raise FileError(
-                f"{target} is {_content(path)}; {direction.command} IN OUT overwrites {direction.makes} only; {advice}"
+                f"{target} is {_content(path)}; {direction.command} IN OUT overwrites only {direction.makes}; {advice}"
             )
     except OSError as error:
         raise FileError(f"cannot read {target}, which is there: {error.strerror or error}; {advice}") from error
@@ -185,8 +185,8 @@ def _check_apart(found: Sequence[Route], direction: Direction) -> None:
         other = inputs.get(_identity(route.target))
         if other is not None and other is not route and _identity(route.source) != _identity(route.target):
             raise FileError(
-                f"{route.target} is an input, and would be the output of {route.source}; {direction.command} them "
-                "apart, or into a folder with -o"
+                f"{route.target} is an input, but also the output of {route.source}; {direction.command} them "
+                "separately, or into a folder with -o"
             )
     _check_shared(files, _identity, direction)
     _check_shared(files, _folded, direction, lambda group: _merges(Path(group[0].target).parent))
@@ -203,10 +203,13 @@ def _check_shared(
         groups[key(route.target)].append(route)
     for group in groups.values():
         if len(group) > 1 and matters(group):
-            *some, last = (route.source for route in group)
+            *some, last = dict.fromkeys(route.source for route in group)
+            if not some:
+                raise FileError(f"{last} is named more than once; name it once")
+            both = "all" if some[1:] else "both"
             raise FileError(
-                f"{', '.join(some)} and {last} would all be written to {group[0].target}; {direction.command} them "
-                "apart, naming each output with -o"
+                f"{', '.join(some)} and {last} would {both} be written to {group[0].target}; {direction.command} them "
+                "separately, and name each output with -o"
             )
 
 

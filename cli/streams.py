@@ -56,7 +56,7 @@ def check_output(name: str) -> None:
                 return
             raise FileError(f"{in_words(name, True)} is open for reading only; {advice}")
         if stat.S_ISCHR(os.stat(name).st_mode) and name != os.devnull:
-            raise FileError(f"{name} is no regular file; {advice}")
+            raise FileError(f"{name} is not a regular file; {advice}")
     except OSError as error:
         raise FileError(f"cannot write {in_words(name, True)}: {error.strerror or error}") from error
 
@@ -116,7 +116,7 @@ def _read(name: str, limit: int) -> bytes:
         while part := stream.read(_CHUNK):
             found += part
             if len(found) > limit:
-                raise FileError(f"{in_words(name)} has more than {limit} bytes")
+                raise FileError(f"{in_words(name)} is too large: the limit is {limit} bytes")
     return bytes(found)
 
 
@@ -137,11 +137,11 @@ def _input(name: str) -> Iterator[BinaryIO]:
     try:
         kind = os.fstat(number).st_mode if number is not None else os.stat(name).st_mode
         if stat.S_ISDIR(kind):
-            raise FileError(f"{in_words(name)} is a folder, expected a file")
+            raise FileError(f"{in_words(name)} is a folder; name a file")
         if number is not None and os.isatty(number):
-            raise FileError(f"{in_words(name)} is a terminal; send a file or a pipe to it, or name a file")
+            raise FileError(f"{in_words(name)} is a terminal; redirect a file or a pipe to it, or name a file")
         if stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-            raise FileError(f"{in_words(name)} is a device, no regular file or pipe")
+            raise FileError(f"{in_words(name)} is a device; name a regular file or a pipe")
         with _opened(name, number, "rb") as stream:
             yield stream
     except OSError as error:

@@ -37,6 +37,7 @@ MODEL_SAVES = 2.5
 """How many times smaller than a plain file the lossless model may make an image, where a lossy file is beside them."""
 _SMALL_BYTES = 1 << 20  # of memory, that any image may take
 _FIRST = 0.8  # share of the work on a photograph that its first coding is taken for; few need another
+_MOST_BPP = 1e100  # beyond, whole numbers do not fit into floats
 BATCH = 256  # images that go through a model at once; results do not depend on it
 
 
@@ -70,14 +71,35 @@ def encode(
     bpp: float | None = None,
     metadata: bool = False,
     *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     progress: Report = silent,
 ) -> bytes:
-    """One image as the bytes of a vqcodec file; `encode_batch` says the rest.
+    """Encode one image; returns the bytes of a whole vqcodec file.
 
-    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    image: a Pillow image; a NumPy array or torch tensor, uint8 [H, W] or [H, W, C] with C in 1..4, bool [H, W] or
+        uint16 [H, W], tensors also [C, H, W]; or an image file: its path, its bytes, or a binary file object.
+        EXIF orientation is applied.
+    model: "auto" (the built-in models that fit the image), "plain" (no model), a model's name, or the path of a
+        weights file.
+    lossless: keep every pixel, in the smallest file that the models that fit and the methods without a model make.
+    quality: 1 (smallest) to 100 (best); None: 60, or the best rate of a named model. Lossless files ignore it. An image
+        that a model renders badly, or in no fewer bytes than losslessly, is stored losslessly; `info` tells.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...; it does not change the file.
+    bpp: instead of quality and lossless, for photographs: the best quality in at most this many bits per pixel, above
+        0; the smallest file if none fits.
+    metadata: keep the colour profile and EXIF of a photograph, unless it is stored without a model.
+    max_pixels, max_bytes: the most pixels (width x height) of the image, and the most bytes of its samples (one for
+        each of up to 8 bits, two above).
+    progress: called with the share of the work that is done, a float that rises to 1.0.
+
+    Raises UnsupportedImage for an image that cannot be read, that PNG or the named model cannot hold, or that is
+    animated; TooLarge beyond the limits; FileError for a file that cannot be read; ModelMismatch for an unknown model;
+    BadArgument for any other argument that is out of range or of the wrong type."""
     inputs.check_callable("progress", progress)
+    limits = max_pixels, max_bytes
     with rising(progress) as share:
-        return _encoded([image], model, lossless, quality, device, bpp=bpp, metadata=metadata, share=share)[0]
+        return _encoded([image], model, lossless, quality, device, silent, bpp, metadata, limits, share)[0]
 
 
 def encode_batch(
@@ -89,27 +111,33 @@ def encode_batch(
     progress: Callable[[int], None] = lambda done: None,
     bpp: float | None = None,
     metadata: bool = False,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> list[bytes]:
-    """Images as the bytes of vqcodec files, one each, the same bytes as one by one.
+    """Encode many images; returns the bytes of a vqcodec file for each, in order, the same bytes as `encode` returns.
 
-    images: Pillow images, arrays or tensors (`images.to_pil` says which), image files (paths, their bytes, binary file
-    objects), or one array [N, H, W], [N, H, W, C] or [N, 1, H, W]. EXIF orientation is applied.
-    model: "auto" (the built-in models that fit the image), "plain" (no model), a name or a weights file's path.
-    lossless: keep every pixel; the smallest of what the models that fit and the plain methods make of it ("auto" asks
-    the one of photographs for none that are plainly drawings, DRAWING_BITS, or tiny, TINY_BYTES).
-    quality: 1..100. With "auto" it asks for a PSNR (`choice.target_psnr_db`; None: that of DEFAULT_QUALITY), and the
-    smallest file that reaches it is kept; with a named model it asks for one of the model's few rates, rounded up
-    (None: the best), unless the image then falls below the model's PSNR floor, the worst it was made for. Where nothing
-    is good enough the image is stored losslessly, and also where that is smaller; `info` tells.
-    Photographs (8 bits of grey or colour, of any size, that no model of small images takes) go through a photograph
-    model at quality Q (None: DEFAULT_QUALITY), or at the best one whose file takes at most `bpp` bits per pixel (the
-    least, if none does; for images that are no photographs bpp is refused).
-    metadata: keep a photograph's colour profile and EXIF (not where it is stored plain).
-    progress: called with the number of images done. Raises UnsupportedImage for an image of the wrong kind for a named
-    model or one that cannot be read, FileError for a file that cannot be read, ModelMismatch for an unknown model,
-    BadArgument for a quality outside 1..100 and other arguments that are not what is taken.
-    """
-    return _encoded(images, model, lossless, quality, device, progress, bpp, metadata)
+    images: an iterable of what `encode` takes (Pillow images, arrays, tensors, image files), or one array [N, H, W],
+        [N, H, W, C] or [N, 1, H, W]. EXIF orientation is applied.
+    model: "auto" (the built-in models that fit the image), "plain" (no model), a model's name, or the path of a
+        weights file.
+    lossless: keep every pixel, in the smallest file that the models that fit and the methods without a model make.
+    quality: 1 (smallest) to 100 (best); None: 60, or the best rate of a named model. Lossless files ignore it.
+        "auto" takes it as a PSNR for small images (`choice.target_psnr_db`) and keeps the smallest file that reaches
+        it; a named model of small images takes its nearest rate, rounded up; photograph models take it as it is. An
+        image that a model renders badly, or in no fewer bytes than losslessly, is stored losslessly; `info` tells.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...; it does not change the files.
+    progress: called with the number of images finished since the last call.
+    bpp: instead of quality and lossless, for photographs: the best quality in at most this many bits per pixel, above
+        0; the smallest file if none fits.
+    metadata: keep the colour profile and EXIF of photographs, unless they are stored without a model.
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples (one for
+        each of up to 8 bits, two above).
+
+    Raises UnsupportedImage for an image that cannot be read, that PNG or the named model cannot hold, or that is
+    animated; TooLarge beyond the limits; FileError for a file that cannot be read; ModelMismatch for an unknown model;
+    BadArgument for any other argument that is out of range or of the wrong type."""
+    return _encoded(images, model, lossless, quality, device, progress, bpp, metadata, (max_pixels, max_bytes))
 
 
 def _encoded(
@@ -121,14 +149,18 @@ def _encoded(
     progress: Callable[[int], None] = lambda done: None,
     bpp: float | None = None,
     metadata: bool = False,
+    limits: tuple[int, int] = (MAX_PIXELS, MAX_BYTES),
     share: Report = silent,
 ) -> list[bytes]:
-    """`encode_batch`; share: told of the share of the work on all images that is done."""
+    """`encode_batch`; limits: max_pixels, max_bytes. share: told of the share of the work on all images."""
+    max_pixels = inputs.checked_count("max_pixels", limits[0])
+    max_bytes = inputs.checked_count("max_bytes", limits[1])
     model, device, quality = inputs.checked_model(model), inputs.checked_device(device), inputs.checked_quality(quality)
     lossless, metadata = inputs.checked_flag("lossless", lossless), inputs.checked_flag("metadata", metadata)
     inputs.check_callable("progress", progress)
     _check_wishes(quality, bpp, lossless)
-    return encode_sources(inputs.sources_of(images), model, lossless, quality, device, progress, bpp, metadata, share)
+    sources = inputs.sources_of(images, max_pixels, max_bytes)
+    return encode_sources(sources, model, lossless, quality, device, progress, bpp, metadata, share)
 
 
 def encode_sources(
@@ -191,9 +223,9 @@ def encode_with_models(
     of_photographs = model != "auto" and models.named_takes_photographs(model)
     keeps = of_photographs and models.named_keeps_photographs(model)
     if keeps and (quality is not None or bpp is not None):
-        raise UnsupportedImage(f"{model} keeps every pixel: there is no quality and no size to choose")
+        raise UnsupportedImage(f"{model} keeps every pixel; leave out quality and bpp")
     if bpp is not None and not (of_photographs or model == "auto"):
-        raise UnsupportedImage(f"{model} has few rates of its own; sizes can be asked of models for photographs")
+        raise UnsupportedImage(f"{model} has fixed rates; only models of photographs take bpp")
     small = not of_photographs and bpp is None  # whether models of small images are asked
     chosen = candidates(model, lossless, device, images) if small else []
     planes = planes_of(images, chosen, model) if small else {}
@@ -235,24 +267,25 @@ def _photographs(
 ) -> list[int]:
     """Numbers of the images that a photograph model is to code. Raises UnsupportedImage if a named one cannot."""
     if named and lossless:  # bpp excludes it
-        raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
+        raise UnsupportedImage(f"{model} is lossy; use model auto for a lossless file")
     first = models.PHOTOGRAPHS_LOSSLESS if lossless else models.PHOTOGRAPHS_FIRST
     if not (named or (model == "auto" and models.there(first))):
         return []
     fit = [number for number, image in enumerate(images) if number not in planes and is_photograph(image)]
     if named and len(fit) < len(images):
         other = next(image for number, image in enumerate(images) if number not in fit)
-        raise UnsupportedImage(f"photographs are colour and grey images of 8 bits, found mode {other.mode}")
+        raise UnsupportedImage(f"{model} takes colour and grey images of 8 bits, found mode {other.mode}")
     return fit
 
 
 def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
     """Raises BadArgument for what cannot be asked for."""
     inputs.checked_quality(quality)
-    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < float(bpp) < math.inf)):
+    number: Any = bpp if isinstance(bpp, Real) and not isinstance(bpp, bool) else 0
+    if bpp is not None and not 0 < number < _MOST_BPP:  # compared as it is: a float cannot hold every whole number
         raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
-        raise BadArgument("bpp stands in place of quality and lossless")
+        raise BadArgument("bpp cannot be combined with quality or lossless")
 
 
 def _photograph(
@@ -311,9 +344,20 @@ def decode(
     max_bytes: int = MAX_BYTES,
     progress: Report = silent,
 ) -> Any:
-    """The image of a vqcodec file; `decode_batch` says the rest.
+    """Decode a vqcodec file; returns its image.
 
-    progress: called with the share of the work that is done, a float that rises and ends with 1.0."""
+    blob: the file: its bytes (any bytes-like object), its path, or a binary file object.
+    output: "pil" (a Pillow image), "numpy" (uint8 [H, W] or [H, W, C], bool [H, W] or uint16 [H, W]) or "torch".
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above); both are checked before anything is decoded.
+    progress: called with the share of the work that is done, a float that rises to 1.0.
+
+    Raises a BitstreamError (NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, TooLarge) for a foreign, damaged
+    or too large file; ModelMismatch for a model that this build lacks; UnsupportedImage for 16-bit colour, which
+    Pillow cannot hold (`decode_to_png` can); FileError for a file that cannot be read; BadArgument for other wrong
+    arguments."""
     inputs.check_callable("progress", progress)
     with rising(progress) as share:
         return _decoded([blob], output, model, device, max_pixels, max_bytes, share=share)[0]
@@ -329,15 +373,20 @@ def decode_batch(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> list[Any]:
-    """The images of vqcodec files, in order.
+    """Decode many vqcodec files; returns their images in order, sooner than one by one.
 
-    blobs: vqcodec files: bytes-like objects, paths, or binary file objects. output: "pil" (Pillow images), "numpy"
-    (uint8 [H, W], [H, W, 3], ...) or "torch". model: weights file to use for files of a model that is not built in.
-    max_pixels, max_bytes: pixels of an image, and bytes of its samples once decoded (one for each of up to 8 bits, two
-    above), beyond which TooLarge is raised before anything is decoded. Raises BadArgument and FileError before any
-    work, a BitstreamError for a damaged or foreign file, ModelMismatch for a model this build does not have,
-    UnsupportedImage for 16-bit colour (Pillow cannot hold it; `decode_to_png` can).
-    """
+    blobs: the files, each as bytes (any bytes-like object), a path, or a binary file object.
+    output: "pil" (a Pillow image), "numpy" (uint8 [H, W] or [H, W, C], bool [H, W] or uint16 [H, W]) or "torch".
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above); both are checked before anything is decoded.
+    progress: called with the number of images finished since the last call.
+
+    Raises a BitstreamError (NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, TooLarge) for a foreign, damaged
+    or too large file; ModelMismatch for a model that this build lacks; UnsupportedImage for 16-bit colour, which
+    Pillow cannot hold (`decode_to_png` can); FileError for a file that cannot be read; BadArgument for other wrong
+    arguments."""
     return _decoded(blobs, output, model, device, max_pixels, max_bytes, progress)
 
 
@@ -391,17 +440,29 @@ def preview(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> tuple[Any, bool]:
-    """A lossy preview from the start of a file, which may have been cut, and whether the whole file was there.
+    """Render a lossy preview from the start of a file, which may be cut; returns the image, and whether the whole file
+    was there and its checksum right.
 
-    Of a Ladder VAE the latents alone are rendered, of a VQ-VAE the first level. A file that is cut has no checksum any
-    more: the preview is then what the bytes say, and Truncated is raised if they do not say enough. Raises what
-    `decode` raises, and UnsupportedImage for plain files, which have no preview."""
+    The preview shows the latents of a Ladder VAE for small images, or the first level of a VQ-VAE. A cut file has no
+    checksum, so nothing vouches for its preview.
+
+    blob: the file or its start: bytes (any bytes-like object), a path, or a binary file object.
+    output: "pil" (a Pillow image), "numpy" (uint8 [H, W] or [H, W, C], bool [H, W] or uint16 [H, W]) or "torch".
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above); both are checked before anything is decoded.
+
+    Raises Truncated if the bytes do not settle everything that the preview shows; UnsupportedImage for files without a
+    model and files of `ladder-photo` and `lossless-photo`, which have no preview; NotAVqcodecFile, UnsupportedVersion,
+    Corrupt or TooLarge for a foreign, damaged or too large file; ModelMismatch for a model that this build lacks;
+    FileError for a file that cannot be read; BadArgument for other wrong arguments."""
     output, model, device = inputs.checked_output(output), inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
     header, payload, whole = container.read_start(inputs.blob_of(blob), max_pixels, max_bytes)
     if isinstance(header, PlainHeader):
-        raise UnsupportedImage("no preview: the image was stored plain, without a model; it can only be decoded whole")
+        raise UnsupportedImage("no preview: this image was stored without a model, and decodes only as a whole")
     chosen = _model_of(header, model, device, max_pixels, max_bytes)
     if chosen.photographs:
         assert isinstance(header, ModelHeader)
@@ -419,7 +480,18 @@ def decode_to_png(
     max_bytes: int = MAX_BYTES,
     progress: Report = silent,
 ) -> bytes:
-    """The image of a vqcodec file as a PNG file, for every mode that PNG has. Raises what `decode` raises."""
+    """Decode a vqcodec file; returns the bytes of a PNG file, which keeps every mode, 16-bit colour included.
+
+    blob: the file: its bytes (any bytes-like object), its path, or a binary file object.
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above); both are checked before anything is decoded.
+    progress: called with the share of the work that is done, a float that rises to 1.0.
+
+    Raises a BitstreamError (NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, TooLarge) for a foreign, damaged
+    or too large file; ModelMismatch for a model that this build lacks; FileError for a file that cannot be read;
+    BadArgument for other wrong arguments."""
     model, device = inputs.checked_weights(model), inputs.checked_device(device)
     max_pixels = inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
@@ -454,10 +526,16 @@ def info(
     *,
     max_bytes: int = MAX_BYTES,
 ) -> Info:
-    """What a file says of itself, without decoding it; needs no model. Raises a BitstreamError.
+    """What a vqcodec file holds, by its header, without decoding it: size, mode, method, and model.
 
-    whole: False for a file that may have been cut: its header is believed without a checksum. model: weights file of a
-    model that is not built in."""
+    blob: the file: its bytes (any bytes-like object), its path, or a binary file object.
+    max_pixels, max_bytes: the most pixels (width x height) of the image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above).
+    whole: False for a file that may be cut, whose header is then believed without a checksum.
+    model: the weights file of a model that is not built in; without it, Info leaves unknown what only the weights tell.
+
+    Raises a BitstreamError (NotAVqcodecFile, UnsupportedVersion, Truncated, Corrupt, TooLarge) for a foreign, damaged
+    or too large file; FileError for a file that cannot be read; BadArgument for other wrong arguments."""
     model, max_pixels = inputs.checked_weights(model), inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
     whole, blob = inputs.checked_flag("whole", whole), inputs.blob_of(blob)

@@ -43,7 +43,7 @@ def candidates(model: str, lossless: bool, device: str, images: Sequence[Image.I
     chosen = [models.load(name, device) for name in names]
     fit = [candidate for candidate in chosen if candidate.codec.has_lossless or not lossless]
     if not fit and model != "auto":
-        raise UnsupportedImage(f"{model} has no lossless coding; use --model auto, or leave --lossless out")
+        raise UnsupportedImage(f"{model} is lossy; use model auto for a lossless file")
     return fit
 
 

@@ -30,11 +30,11 @@ def read_bytes(path: Path) -> bytes:
     """The whole file. Raises FileError."""
     try:
         if path.is_dir():
-            raise FileError(f"{path} is a folder, expected a file")
+            raise FileError(f"{path} is a folder; name a file")
         if path.exists() and not path.is_file():
-            raise FileError(f"{path} is no regular file")
+            raise FileError(f"{path} is not a regular file")
         if path.stat().st_size > MAX_FILE:
-            raise FileError(f"{path} has more than {MAX_FILE} bytes")
+            raise FileError(f"{path} is too large: the limit is {MAX_FILE} bytes")
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror or error}") from error
@@ -98,7 +98,7 @@ def preview_bytes(
 def _format_of(target: Path) -> str:
     suffix = target.suffix.lower()
     if suffix not in (*SAVE_FORMATS, ".png", ""):
-        raise FileError(f"{target}: can write .png, {', '.join(SAVE_FORMATS)}")
+        raise FileError(f"{target}: unknown suffix; use .png, {', '.join(SAVE_FORMATS)}")
     return SAVE_FORMATS.get(suffix, "PNG")
 
 
@@ -106,9 +106,9 @@ def saved(image: Image.Image, target: Path) -> bytes:
     """Content of the image file `target`. Raises FileError for a mode that its format cannot hold."""
     kind, buffer = _format_of(target), io.BytesIO()
     if kind == "WEBP" and image.mode == "I;16":  # Pillow would write eight bits of it
-        raise FileError(f"{target}: this format cannot hold mode I;16; use .png")
+        raise FileError(f"{target}: this format cannot hold 16-bit grey; use .png")
     if kind in ("BMP", "PPM") and image.mode == "RGBA":  # Pillow would leave transparency out
-        raise FileError(f"{target}: this format cannot hold mode RGBA; use .png")
+        raise FileError(f"{target}: this format cannot hold transparency; use .png")
     try:
         image.save(buffer, kind, **({"lossless": True, "exact": True} if kind == "WEBP" else {}))
     except (OSError, ValueError) as error:
@@ -131,17 +131,17 @@ def check_target(target: Path, force: bool, source: Path | None = None) -> None:
     So it is if it is the source, exists (unless `force`), is no regular file, or its folder is missing or read-only."""
     try:
         if target.is_dir():
-            raise FileError(f"{target} is a folder, expected the name of a file to write")
+            raise FileError(f"{target} is a folder; name a file")
         if not target.parent.is_dir():
-            raise FileError(f"cannot write {target}: no folder {target.parent}")
+            raise FileError(f"cannot write {target}: the folder {target.parent} does not exist")
         if target.exists() and source is not None and target.samefile(source):
             raise FileError(f"{target} is the input; name another output")
         if target.exists() and not target.is_file():
-            raise FileError(f"{target} is no regular file")
+            raise FileError(f"{target} is not a regular file")
         if target.exists() and not force:
             raise FileError(f"{target} exists; use --force to overwrite it")
         if not os.access(os.path.dirname(os.path.realpath(target)), os.W_OK):
-            raise FileError(f"cannot write {target}: no permission to write to its folder")
+            raise FileError(f"cannot write {target}: you may not write to its folder")
     except OSError as error:
         raise FileError(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -14,9 +14,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..bitstream.errors import BadArgument, FileError, UnsupportedImage
-from .images import OUTPUTS, Output, array_of, channels_last, to_pil
-from .opening import Source, image_of
+from ..bitstream.container import MAX_BYTES, MAX_PIXELS
+from ..bitstream.errors import BadArgument, FileError, TooLarge, UnsupportedImage
+from .images import CHANNELS, OUTPUTS, Output, array_of, channels_last, to_pil
+from .opening import Source, check_size, image_of
 
 AnyFile = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
 """A vqcodec file: its bytes, its path, or a file object."""
@@ -26,7 +27,7 @@ _READ = 1 << 20
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(:\d{1,3})?")
 
 
-def source_of(image: Any) -> Source:
+def source_of(image: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Source:
     """An image in any form: a Pillow image, an array or tensor (`images.to_pil` says which), or an image file: its
     path, its bytes, or a binary file object, which is read from its position on and stays open.
 
@@ -34,11 +35,17 @@ def source_of(image: Any) -> Source:
     if _is_path(image):
         from .files import read_image  # which takes what the public functions give
 
-        return read_image(_path(image))
+        return read_image(_path(image), max_pixels, max_bytes)
+    if isinstance(image, np.ndarray) and image.size > CHANNELS * max_pixels:  # a view may have more than memory
+        raise TooLarge(f"array of shape {list(image.shape)}: expected at most {max_pixels} pixels")
     if not isinstance(image, Image.Image) and not hasattr(image, "__array__") and (data := _bytes(image)) is not None:
-        return image_of("the image", data)
+        return image_of("the data", data, max_pixels, max_bytes)
     try:
-        return Source(to_pil(image), None, 0)
+        if isinstance(image, Image.Image):
+            check_size(image, max_pixels, max_bytes)  # before its pixels are read
+        picture = to_pil(image)
+        check_size(picture, max_pixels, max_bytes)
+        return Source(picture, None, 0)
     except UnsupportedImage as error:
         if isinstance(image, Image.Image) or hasattr(image, "__array__") or hasattr(image, "__array_interface__"):
             raise
@@ -48,7 +55,7 @@ def source_of(image: Any) -> Source:
         ) from error
 
 
-def sources_of(images: Any) -> list[Source]:
+def sources_of(images: Any, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> list[Source]:
     """The images of an iterable, or of one array [N, H, W], [N, H, W, C], or [N, C, H, W] where it can mean nothing
     else. Raises BadArgument for one image in place of several, else as `source_of`."""
     single = _is_path(images) or isinstance(images, Image.Image) or hasattr(images, "read")
@@ -59,7 +66,7 @@ def sources_of(images: Any) -> list[Source]:
         if images.ndim < 3:
             raise BadArgument(f"images: expected an array [N, H, W], found shape {list(images.shape)}: reshape it")
         images = channels_last(images) if images.ndim == 4 else images
-    return [source_of(image) for image in images]
+    return [source_of(image, max_pixels, max_bytes) for image in images]
 
 
 def blob_of(file: Any) -> bytes:
@@ -92,11 +99,19 @@ def _is_path(thing: Any) -> bool:
 
 
 def _path(path: Any) -> Path:
-    """Raises FileError for a path that no file can have."""
+    return Path(checked_path(path))
+
+
+def checked_path(path: str | os.PathLike[str]) -> str:
+    """A path as text. Raises FileError for one that no file can have."""
     text = os.fsdecode(path)
     if "\0" in text:
         raise FileError(f"cannot read {text!r}: a path without null characters is expected")
-    return Path(text)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError as error:  # lone surrogates
+        raise FileError(f"cannot read {text!r}: no file can have this path: {error.reason}") from error
+    return text
 
 
 def _bytes(thing: Any) -> bytes | None:
@@ -122,7 +137,7 @@ def _read(stream: Any) -> bytes:
             parts.append(bytes(part))
             size += len(part)
             if size > _MAX_FILE:
-                raise FileError(f"the file object has more than {_MAX_FILE} bytes")
+                raise FileError(f"the file object is too large: the limit is {_MAX_FILE} bytes")
     except BadArgument:
         raise
     except (OSError, ValueError, TypeError) as error:  # ValueError: it is closed, or gives text that is no UTF-8

@@ -151,9 +151,8 @@ def find(name: str) -> Path:
         with suppress(OSError):  # a name that no file can have: too long
             if path.suffix == ".safetensors" and path.is_file():
                 return path
-    raise ModelMismatch(
-        f"no model {name!r}; this build has {', '.join(_numbered().values())}; give a weights file with --model"
-    )
+    known = ", ".join(_numbered().values())
+    raise ModelMismatch(f"no model {name!r}; this build has {known}, and takes the path of a weights file")
 
 
 def load(name: str, device: str = "cpu", archive: bool = False) -> Model:
@@ -165,9 +164,9 @@ def load(name: str, device: str = "cpu", archive: bool = False) -> Model:
     with _loading.held():  # threads that ask for the same model at once get the same one
         model = _load(path, path.stat().st_mtime_ns, device)
     if archive and not (packs(model.description) or packs_too(model.description)):
-        raise ModelMismatch(f"{model.name} codes single images; archives need a model for archives")
+        raise ModelMismatch(f"{model.name} codes single images; name a model that packs archives")
     if packs(model.description) and not archive:
-        raise ModelMismatch(f"{model.name} packs many images into an archive (`vqcodec pack`), and codes none alone")
+        raise ModelMismatch(f"{model.name} packs archives only; `vqcodec pack` uses it")
     return model
 
 
@@ -176,7 +175,7 @@ def load_number(number: int, prefix: bytes, device: str = "cpu", archive: bool =
     names = _numbered()
     if number not in names or not _path(names[number]).exists():
         known = ", ".join(f"{n} {name}" for n, name in names.items())
-        raise ModelMismatch(f"the file needs model number {number}, which this build does not have (it has {known})")
+        raise ModelMismatch(f"the file needs model {number}, which this build lacks (it has {known})")
     return _checked(load(names[number], device, archive), prefix)
 
 
@@ -197,9 +196,7 @@ def described(name: str, prefix: bytes, model: str | None) -> Description | None
 def _checked(model: Model, prefix: bytes) -> Model:
     if not model.sha256.startswith(prefix):
         found = model.sha256[: len(prefix)].hex()
-        raise ModelMismatch(
-            f"the file was made with weights {prefix.hex()}... of {model.name}, this build has {found}..."
-        )
+        raise ModelMismatch(f"the file needs weights {prefix.hex()}... of {model.name}, but this build has {found}...")
     return model
 
 
@@ -234,7 +231,7 @@ def read(path: Path, description: Description) -> VQCodec | LadderCodec:
 
     codec: VQCodec | LadderCodec
     if description.family not in _BUILD:
-        raise ModelMismatch(f"{path}: family {description.family!r}; this build has {', '.join(_BUILD)}")
+        raise ModelMismatch(f"{path}: unknown family {description.family!r}; this build knows {', '.join(_BUILD)}")
     try:
         stored = tensors_of(path)
         # Not on the meta device: initialising there imports torch._dynamo, which takes seconds.
@@ -253,7 +250,7 @@ def read(path: Path, description: Description) -> VQCodec | LadderCodec:
             elif takes_photographs(description):
                 cast("PhotoCodec", codec).check()
     except (RuntimeError, ValueError, ConfigError) as error:
-        raise ModelMismatch(f"{path}: weights do not fit their configuration: {error}") from error
+        raise ModelMismatch(f"{path}: the weights do not match their configuration: {error}") from error
     return codec
 
 

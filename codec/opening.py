@@ -28,7 +28,7 @@ files of any format (IPTC, FPX, MIC), films (FLI, MPEG), or only names of format
 
 JPEG = b"\xff\xd8\xff"
 _PNG_HEADER = 33  # bytes
-_UNKNOWN = "not an image that can be read"
+_UNKNOWN = "not a readable image"
 _EXIF_AND_PROFILE = ("icc_profile", "exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif")
 
 
@@ -67,7 +67,7 @@ def image_of(name: str, data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: in
     unknown = f"{name} is {_UNKNOWN} ({len(data)} bytes)"
     with reading(f"{name}: damaged image", unknown, max_pixels):
         image = _opened(io.BytesIO(data), data)
-        _check_size(image, max_pixels, max_bytes, f"{name}: ")
+        check_size(image, max_pixels, max_bytes, f"{name}: ")
         try:
             reduced = _is_reduced(image, data)
             return Source(loaded(image), None, len(data), reduced)
@@ -98,7 +98,7 @@ def _flat(arguments: object) -> tuple[object, ...]:
     return tuple(arguments) if isinstance(arguments, tuple | list) else (arguments,)
 
 
-def _check_size(image: Image.Image, max_pixels: int, max_bytes: int, name: str = "") -> None:
+def check_size(image: Image.Image, max_pixels: int, max_bytes: int, name: str = "") -> None:
     """Raises TooLarge beyond the limits of pixels, and of bytes once decoded."""
     if image.width * image.height > max_pixels:
         raise TooLarge(f"{name}{image.width} x {image.height} pixels, limit {max_pixels}")
@@ -117,7 +117,7 @@ def size_of(stream: BinaryIO, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX
         if start.startswith(SIGNATURE):
             return png_size(start, max_pixels, max_bytes)
         image = _opened(cast(BinaryIO, _KeptOpen(stream)), start)
-        _check_size(image, max_pixels, max_bytes)
+        check_size(image, max_pixels, max_bytes)
         return image.size
 
 

@@ -84,10 +84,10 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as stream:
             if path.stat().st_size > MAX_FILE:
-                raise ModelMismatch(f"{path}: more than {MAX_FILE} bytes: no weights file")
+                raise ModelMismatch(f"{path} is not a weights file: it has more than {MAX_FILE} bytes")
             (size,) = struct.unpack("<Q", stream.read(8))
             if size > _MAX_HEADER:
-                raise ModelMismatch(f"{path}: header of {size} bytes, at most {_MAX_HEADER} expected: no weights file")
+                raise ModelMismatch(f"{path} is not a weights file: its header claims {size} bytes")
             text = stream.read(size).decode()
     except (OSError, UnicodeDecodeError, struct.error) as error:
         raise ModelMismatch(f"{path}: cannot be read as vqcodec weights: {error}") from error
@@ -115,7 +115,7 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse(values: dict[str, Any], path: Path) -> Description:
     found = values.pop("format", None)
     if type(found) is not int or found != _FORMAT:
-        raise ModelMismatch(f"{path}: weights of another format than {_FORMAT}, the one this build reads")
+        raise ModelMismatch(f"{path}: unknown weights format; this build reads {_FORMAT}")
     kinds = {"name": str, "family": str, "config": dict, "recipe": dict, "results": dict}
     if values.keys() != kinds.keys() or not all(isinstance(values[key], kind) for key, kind in kinds.items()):
         raise ModelMismatch(

@@ -90,7 +90,7 @@ def test_a_folder_goes_in_and_comes_out(pictures: Path, tmp_path: Path) -> None:
     (pictures / "notes.txt").write_text("no image")
     result = vqcodec("pack", "pictures", "p.vqa", "--json", cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr == "note: skipped pictures/notes.txt: not an image that can be read\n"
+    assert result.stderr == "note: skipped pictures/notes.txt: not a readable image\n"
     told = json.loads(result.stdout)
     assert (told["output"], told["images"]) == ("p.vqa", 7)
     assert told["bytes_total"] == (tmp_path / "p.vqa").stat().st_size
@@ -134,7 +134,7 @@ def test_arrays_go_in_and_come_out(tmp_path: Path) -> None:
     for name in ("e.npy", "e-ubyte", "e.npz"):
         assert done("unpack", "d.vqa", name, cwd=tmp_path) == f"d.vqa -> {name} (8 images)\n"
     assert (tmp_path / "e.npy").read_bytes() == (tmp_path / "d.npy").read_bytes()
-    assert "both be called 'e'" in refused("pack", "e.npy", "e.npz", "all.vqa", cwd=tmp_path)
+    assert "both be named 'e'" in refused("pack", "e.npy", "e.npz", "all.vqa", cwd=tmp_path)
     pack("e-ubyte", "e.npz", "all.vqa", cwd=tmp_path)
     with package.Archive(tmp_path / "all.vqa") as archive:
         assert list(archive.names) == [f"{name}/{number}" for name in ("e-ubyte", "e/images") for number in range(8)]
@@ -157,7 +157,7 @@ def test_several_sources_and_urls(pictures: Path, tmp_path: Path) -> None:
     assert names == [
         "digits/0.png", "digits/1.png", "digits/2.png", "digits/black.tiff", "list/pictures/photo.png", "character.png",
     ]  # fmt: skip
-    assert "both be called 'photo.png'" in refused(
+    assert "both be named 'photo.png'" in refused(
         "pack", "pictures/photo.png", EXAMPLES / "photo.png", "q.vqa", cwd=tmp_path
     )
 
@@ -201,15 +201,17 @@ def test_bad_input_to_pack(pictures: Path, tmp_path: Path) -> None:
     assert (result.returncode, result.stderr.splitlines()[-1]) == (1, "Error: no images in texts")
     assert not (tmp_path / "o.vqa").exists()
     error = refused("pack", "texts", "o.vqa", "--strict", cwd=tmp_path)
-    assert "texts/a.txt: not an image that can be read" in error
-    assert "texts/a.txt: not an image" in refused("pack", "texts/a.txt", "o.vqa", cwd=tmp_path)
+    assert "texts/a.txt: not a readable image" in error
+    assert "texts/a.txt: not a readable image" in refused("pack", "texts/a.txt", "o.vqa", cwd=tmp_path)
     assert "photo.png" in refused("pack", "cut", "o.vqa", "--strict", cwd=tmp_path)
     assert "two images" in refused("pack", "@list.txt", "o.vqa", cwd=tmp_path)
     assert "type float64: expected uint8" in refused("pack", "floats.npy", "o.vqa", cwd=tmp_path)
     assert "there.vqa exists; use --force" in refused("pack", "pictures", "there.vqa", cwd=tmp_path)
-    assert "there.vqa is both source and output" in refused("pack", "there.vqa", "there.vqa", "--force", cwd=tmp_path)
+    assert "there.vqa is both an input and the output" in refused(
+        "pack", "there.vqa", "there.vqa", "--force", cwd=tmp_path
+    )
     assert "folder.vqa is a folder" in refused("pack", "pictures", "folder.vqa", cwd=tmp_path)
-    assert "no folder nix" in refused("pack", "pictures", "nix/o.vqa", cwd=tmp_path)
+    assert "the folder nix does not exist" in refused("pack", "pictures", "nix/o.vqa", cwd=tmp_path)
     assert "no model 'nix'" in refused("pack", "pictures", "o.vqa", "--model", "nix", cwd=tmp_path)
     assert "cannot be used" in refused("pack", "pictures", "o.vqa", "--device", "nix", cwd=tmp_path)
     assert "NAME.vqa; found pictures/photo.png" in refused(
@@ -225,7 +227,7 @@ def test_a_damaged_image_is_kept_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "in" / "digit.png").write_bytes((EXAMPLES / "digit.png").read_bytes())
     result = vqcodec("pack", "in", "p.vqa", "--model", "plain", cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr.startswith("note: photo.png is stored as it is: ")
+    assert result.stderr.startswith("note: photo.png was stored as it is: ")
     assert len(result.stderr.splitlines()) == 1
     done("unpack", "p.vqa", "out", cwd=tmp_path)
     assert (tmp_path / "out" / "photo.png").read_bytes() == (tmp_path / "in" / "photo.png").read_bytes()
@@ -247,10 +249,10 @@ def test_bad_input_to_commands_that_read(pictures: Path, tmp_path: Path) -> None
     assert "decompress" in refused("unpack", "d.vqc", "o", cwd=tmp_path)
     assert "vqcodec unpack" in refused("decompress", "p.vqa", "o.png", cwd=tmp_path)
     assert "there exists; use --force" in refused("unpack", "p.vqa", "there", cwd=tmp_path)
-    assert "d.vqc is a file, expected a folder" in refused("unpack", "p.vqa", "d.vqc", "--force", cwd=tmp_path)
+    assert "d.vqc is a file; name a folder" in refused("unpack", "p.vqa", "d.vqc", "--force", cwd=tmp_path)
     assert "p.vqa is a file" in refused("unpack", "p.vqa", "p.vqa", "--force", cwd=tmp_path)
     assert "unpack into a folder" in refused("unpack", "p.vqa", "o.npy", cwd=tmp_path)
-    assert "no folder nix" in refused("unpack", "p.vqa", "nix/o", cwd=tmp_path)
+    assert "the folder nix does not exist" in refused("unpack", "p.vqa", "nix/o", cwd=tmp_path)
 
 
 @pytest.fixture

@@ -194,7 +194,7 @@ def _architecture(codec: AnyCodec) -> str:
     if config.posterior == "gaussian":
         inference = "Ladder VAE" if config.inference == "ladder" else "Plain hierarchical VAE"
         use = "for archives" if config.context else "for measuring"
-        return f"{inference}, {levels}, Gaussian; {config.likelihood} pixels ({use}; it codes no single images)"
+        return f"{inference}, {levels}, Gaussian; {config.likelihood} pixels ({use}; cannot code single images)"
     return (
         f"Ladder VAE, {levels}, rounded; {config.likelihood} pixels in {len(config.stages)} stages (all parts in fixed "
         "point)"

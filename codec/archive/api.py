@@ -54,14 +54,31 @@ def pack(
     skip: Skip = lambda name, reason: None,
     note: Skip = lambda name, reason: None,
 ) -> Summary:
-    """Pack images into an archive, which appears whole or not at all (but a stream gets what is written to it); every
-    pixel is kept.
+    """Pack images into a lossless archive, one by one, so that they need not fit into memory; returns a Summary.
 
-    target: a path or URL, or a stream, of which only `write` is used. sources: a path or several, or URLs (see
-    `sources`): folders, image files, "@list.txt", IDX, .npy, .npz; or Items. skip: told of files that are left out,
-    by name and reason; it may raise. The Summary counts them. The other arguments, and errors, are those of
-    `pack.pack`; FileError also for sources that cannot be read, or are the target, UnsupportedImage and TooLarge for
-    arrays that are no images."""
+    Equal images give equal bytes, whatever `jobs` is. The Summary counts images, bytes, ways of storing, and what was
+    left out.
+
+    sources: a path or URL, or several: folders (with all below them), image files, "@list.txt" (a path or URL per
+        line), IDX files (or .gz), .npy and .npz files with arrays, uint8 or bool, [N, H, W], [N, H, W, C] with C in
+        1..4, or [N, 1, H, W]; or Items (a name with the bytes of an image file or with an array).
+    target: the path or URL of the archive, which appears whole or not at all; or a stream, which only needs `write`.
+    model: "auto" (the best of the built-in models), "plain" (no model), the name of a ladder-* or archive-* model, or
+        the path of a weights file.
+    jobs: processes that work on it; 0 for one per core.
+    ray: pack on a Ray cluster: "local", "auto", or its address, "ray://HOST:PORT".
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    force: overwrite the target.
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above). Larger images of folders and lists are left out.
+    progress: called with the number of images finished since the last call.
+    skip: called with the name of each file of a folder or list that is left out, and the reason; it may raise.
+    note: called with the name of each file that is stored as it came although it cannot be decoded, and the reason.
+
+    Raises FileError for a source that cannot be read, a target that cannot be written or is a source, and names that
+    cannot be stored or are not unique; UnsupportedImage for arrays that are not images, and if there are no images;
+    TooLarge for arrays beyond the limits; ModelMismatch for a model that is unknown or cannot pack; BadArgument for
+    other wrong arguments; VqcodecError if a worker process dies or Ray cannot be used."""
     model, device = inputs.checked_model(model), inputs.checked_device(device)
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)
@@ -75,6 +92,8 @@ def pack(
     if not isinstance(sources, Iterable) or isinstance(sources, bytes | bytearray | memoryview):
         raise BadArgument(f"sources: expected paths, or Items, found {type(sources).__name__}")
     if isinstance(sources, Sequence) and sources and all(isinstance(one, str | os.PathLike) for one in sources):
+        for one in sources:
+            _check_path("sources", one)
         sources = open_for(target, cast(Sequence[AnyPath], sources), skip, max_pixels, max_bytes)
     items = sources if isinstance(sources, Sources) else _checked_items(sources)
     return packing.pack(
@@ -97,6 +116,7 @@ def _check_path(name: str, path: object) -> None:
     """Raises BadArgument."""
     if not isinstance(path, str | os.PathLike) or not isinstance(text := os.fspath(path), str) or "\0" in text:
         raise BadArgument(f"{name}: expected a path or URL, found {path!r}")
+    inputs.checked_path(path)
 
 
 def _checked_names(names: object) -> list[str]:
@@ -121,7 +141,7 @@ def open_for(
     for path in paths:
         text = os.fspath(path)
         if _same_file(text.removeprefix("@"), target):
-            raise FileError(f"{text} is both source and output; name another output")
+            raise FileError(f"{text} is both an input and the output; name another output")
     return open_sources(paths, skip, max_pixels, leave_out=target, max_bytes=max_bytes)
 
 
@@ -146,14 +166,27 @@ def unpack(
     max_bytes: int = MAX_BYTES,
     progress: Callable[[int], None] = lambda images: None,
 ) -> Unpacked:
-    """Unpack an archive's images into a folder of image files, or one .npy, .npz or IDX file (see `sinks`).
+    """Unpack an archive into a folder of image files, or into one array file; returns what was unpacked.
 
-    The target appears whole or not at all. source: a path or URL; or an open archive, which knows model, device and
-    limits. only: names of the images wanted; None: all. model: weights file for blocks of a model that is not built
-    in. keep_going: leave damaged blocks out and return them, instead of raising. jobs: processes, 0 for one per core.
-    progress: called with the number of
-    images done since. Raises FileError, BitstreamError, ModelMismatch, and UnsupportedImage for images that do not fit
-    into one array."""
+    The target appears whole or not at all. The result counts the images, and lists damaged blocks and images whose
+    files have other names.
+
+    source: the path or URL of the archive; or an open Archive, whose own model, device and limits then hold.
+    target: a folder, or an array file if its name ends in .npy, .npz, .idx or -ubyte.
+    only: the names of the images to unpack; None for all.
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    force: overwrite files of the same names.
+    keep_going: leave damaged blocks out and return them, instead of raising.
+    jobs: processes that decode blocks; 0 for one per core.
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above).
+    progress: called with the number of images finished since the last call.
+
+    Raises FileError for an archive that cannot be read, a target that cannot be written, and names that are not in the
+    archive; a BitstreamError (Corrupt, Truncated, TooLarge, ...) for a damaged, foreign or too large archive;
+    ModelMismatch for a model that this build lacks; UnsupportedImage for images that do not fit into one array;
+    BadArgument for other wrong arguments."""
     model, device = inputs.checked_weights(model), inputs.checked_device(device)
     jobs, max_pixels = inputs.checked_count("jobs", jobs, 0), inputs.checked_count("max_pixels", max_pixels)
     max_bytes = inputs.checked_count("max_bytes", max_bytes)

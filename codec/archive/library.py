@@ -80,9 +80,7 @@ class BuiltIn:
             return tuple(_candidate(found.name, found) for found in models.for_packing())
         found = describe(models.find(model))
         if not (models.packs(found) or models.packs_too(found)):
-            raise ModelMismatch(
-                f"{model} codes single images or none; archives take auto, plain, a ladder or a model for archives"
-            )
+            raise ModelMismatch(f"{model} cannot pack archives; use auto, plain, or a ladder-* or archive-* model")
         return (_candidate(model, found),)
 
     def load(self, source: str, device: str) -> Packer:

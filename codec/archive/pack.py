@@ -132,9 +132,9 @@ class _Names:
             try:
                 checked_name(item.name)
             except ValueError as error:
-                raise FileError(f"{item.name!r} cannot be a name in an archive: {error}") from error
+                raise FileError(f"{item.name!r} cannot be stored as a name: {error}") from error
             if item.name in seen:
-                raise FileError(f"two images are called {item.name!r}; names in an archive differ")
+                raise FileError(f"two images are called {item.name!r}; names in an archive must be unique")
             seen.add(item.name)
             self.found.append(item.name)
             yield item
@@ -148,7 +148,10 @@ class _Counted:
         self.written = 0
 
     def write(self, data: bytes, /) -> None:
-        self._stream.write(data)
+        try:
+            self._stream.write(data)
+        except (TypeError, ValueError) as error:  # a text stream, or one that is closed
+            raise FileError(f"cannot write the archive: {error}; give it a binary stream that is open") from error
         self.written += len(data)
 
 

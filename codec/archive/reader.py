@@ -59,18 +59,25 @@ class Damage:
 
 
 class Archive(Sequence[Any]):
-    """The images of an archive, by number, slice or name; they are read from the file when they are asked for.
+    """The images of an archive, by number, slice or name; each is read from the file when you ask for it.
 
-    source: a path, a URL that fsspec knows, a stream that can seek, or the archive's bytes. model: weights file for
-    blocks of a model that is not built in. output: "pil", "numpy" or "torch", as for `decode`. cache_bytes: of blocks
-    that are kept after use. max_pixels, max_bytes: limits of an image, as for `decode`; TooLarge is raised beyond.
+    source: a path, a URL that fsspec knows, a stream that can seek, or the archive's bytes.
+    model: the weights file of a model that is not built in.
+    device: where the networks run: "cpu", "cuda", "cuda:1", ...
+    output: "pil" (Pillow images), "numpy" (uint8 [H, W] or [H, W, C], bool [H, W] or uint16 [H, W]) or "torch".
+    max_pixels, max_bytes: the most pixels (width x height) of an image, and the most bytes of its samples once decoded
+        (one for each of up to 8 bits, two above).
+    cache_bytes: bytes of decoded blocks that are kept in memory. Blocks hold up to 5,000 images, so shuffled access is
+        quick only while the blocks in use fit the cache.
+    library: where models come from; the default knows the built-in ones and weights files.
 
-    Threads may read it at the same time, and forked processes too, also while the parent does (but for a stream that is
-    no local file and not in memory). It serves as a map-style data set of torch (DataLoader needs no base class).
-    Blocks hold up to 5,000 images, so shuffled access is quick only while the blocks in use fit the cache.
+    Threads and forked processes may read it at the same time, also while the parent does (but for a stream that is no
+    local file and not in memory). It serves as a map-style data set of torch (DataLoader needs no base class).
 
-    Raises FileError for what cannot be read, a BitstreamError for what is no archive; getting images raises a
-    BitstreamError naming the block, ModelMismatch, and UnsupportedImage for what Pillow cannot hold."""
+    Opening raises FileError for what cannot be read, a BitstreamError for what is not an archive or is damaged, and
+    BadArgument for wrong arguments. Getting an image raises IndexError or KeyError for one that is not there, a
+    BitstreamError that names the block (TooLarge beyond the limits), ModelMismatch for a model that this build lacks,
+    and UnsupportedImage for 16-bit colour, which Pillow cannot hold."""
 
     def __init__(
         self,
@@ -88,7 +95,7 @@ class Archive(Sequence[Any]):
         self._output: Output = inputs.checked_output(output)
         self._options = Options(model, device, limits[0], library, limits[1])
         self._cache_bytes = inputs.checked_count("cache_bytes", cache_bytes, 0)
-        self._path = os.fsdecode(source) if isinstance(source, str | os.PathLike) else None
+        self._path = inputs.checked_path(source) if isinstance(source, str | os.PathLike) else None
         self._given = None if isinstance(source, str | os.PathLike) else inputs.stream_of(source)
         self._open()
 

@@ -71,7 +71,7 @@ class PhotoCodec(PhotoCodecBase):
 
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Pixels:
         """Raises UnsupportedImage: a file shows nothing before it is whole."""
-        raise UnsupportedImage("no preview: a photograph of this model can only be decoded whole")
+        raise UnsupportedImage("no preview: a photograph of this model decodes only as a whole")
 
     def _steps(self, progress: Report, tiles: int) -> Steps:
         """A step for every level of a tile, and one for rendering it."""

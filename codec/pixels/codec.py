@@ -88,7 +88,7 @@ class PhotoLosslessCodec(PhotoCodecBase):
 
     def preview_photo(self, payload: bytes, parameter: int, height: int, width: int) -> Levels:
         """Raises UnsupportedImage: pixels come one after the other."""
-        raise UnsupportedImage("no preview: a lossless photograph can only be decoded whole")
+        raise UnsupportedImage("no preview: a lossless photograph decodes only as a whole")
 
     def _encode(self, tiles: list[Levels], grey: bool, steps: Steps) -> bytes:
         """The stream of a group of tiles. steps: one for every pixel."""

@@ -59,7 +59,7 @@ def measure(names: Sequence[str], data: Dataset, limit: int | None = None, devic
 def _ours(name: str, images: Images, device: str) -> RatePoint:
     model = models.load(name, device)
     if not model.codec.has_lossless:
-        raise UnsupportedImage(f"{model.name} has no lossless coding")
+        raise UnsupportedImage(f"{model.name} is lossy")
     return model_point(name, model, LOSSLESS, images, device)
 
 

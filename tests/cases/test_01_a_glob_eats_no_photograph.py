@@ -235,8 +235,8 @@ def test_one_bad_file_does_not_stop_the_others(folder: Path) -> None:
 def test_names_that_cannot_be_used(folder: Path, command: str) -> None:
     assert "folder" in refused(folder, command, ".")
     assert "folder" in refused(folder, command, "/")
-    assert "empty name" in refused(folder, command, "")
-    assert "empty name" in refused(folder, command, "a.png", "-o", "")
+    assert "name is empty" in refused(folder, command, "")
+    assert "name is empty" in refused(folder, command, "a.png", "-o", "")
     assert run(command).exit_code == 2
 
 

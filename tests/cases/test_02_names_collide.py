@@ -181,8 +181,8 @@ def test_the_command_line_notes_the_changed_names(tmp_path: Path) -> None:
     _, unpacked, as_json = result.stdout.splitlines()
     assert unpacked == "a.vqa -> out (32 images, 30 under other names)"
     notes = result.stderr.splitlines()
-    assert "note: 3.jpg is unpacked to 3.jpg.1.png" not in notes[:2]
-    assert notes[0] == "note: 0.jpg is unpacked to 0.jpg.png"
+    assert "note: 3.jpg was unpacked as 3.jpg.1.png" not in notes[:2]
+    assert notes[0] == "note: 0.jpg was unpacked as 0.jpg.png"
     assert len(notes) == 2 * 21
     assert "10 more images" in notes[20]
     told = json.loads(as_json)

@@ -258,7 +258,7 @@ def test_links_pipes_and_sockets_are_counted(tmp_path: Path) -> None:
         )
     assert (summary.images, summary.skipped, summary.images_skipped) == (3, 5, 2)
     assert told["up"] == "link to a folder"
-    assert told["pipe.png"] == told["socket"] == "no regular file"
+    assert told["pipe.png"] == told["socket"] == "not a regular file"
     assert "No such file" in told["dangling.png"]
     assert "levels of symbolic links" in told["round.png"]
 

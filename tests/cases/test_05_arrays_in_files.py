@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -182,3 +184,39 @@ def test_batches_in_memory_may_have_channels_first(library: str, channels: int) 
     for blob, image in zip(blobs, array.transpose(0, 2, 3, 1), strict=True):
         assert np.array_equal(vqcodec.decode(blob, "numpy"), image.squeeze())
     assert np.array_equal(vqcodec.decode(vqcodec.encode(array[0][:1], "plain"), "numpy"), array[0, 0])
+
+
+HEADERS = {
+    "open brackets": b"[" * 5000,
+    "many signs": b"{'descr': '|u1', 'fortran_order': False, 'shape': (" + b"-" * 9000 + b"1,)}",
+    "indented": b"  {\n 'descr'\n:}",
+    "no text": bytes(range(256)),
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_headers_that_numpy_cannot_parse_are_refused(header: bytes, suffix: str, tmp_path: Path) -> None:
+    member = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header + bytes(99)
+    path = tmp_path / f"hostile{suffix}"
+    path.write_bytes(member)
+    if suffix == ".npz":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.npy", member)
+    with pytest.raises(UnsupportedImage):
+        open_sources([path])
+
+
+def test_a_header_that_states_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("x.npy", "w") as member:
+        member.write(b"\x93NUMPY\2\0" + (1 << 31).to_bytes(4, "little"))
+        for _ in range(64):
+            member.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(UnsupportedImage, match="header of 2147483648 bytes"):
+        open_sources([path])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24

@@ -585,3 +585,36 @@ def test_files_that_cannot_be_written_are_a_clear_error_and_leave_nothing(tmp_pa
 def test_a_stream_that_is_full_is_a_clear_error() -> None:
     with open("/dev/full", "wb", buffering=0) as stream, pytest.raises(FileError, match=os.strerror(errno.ENOSPC)):
         vqcodec.pack([vqcodec.Item("x", array=COLOUR)], stream, model="plain")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        vqcodec.decode, vqcodec.info, vqcodec.preview, vqcodec.decode_to_png, vqcodec.encode, vqcodec.Archive,
+        lambda path: vqcodec.pack(path, "never.vqa"), lambda path: vqcodec.unpack(path, "never"),
+    ],
+)  # fmt: skip
+def test_paths_that_no_file_can_have(call: Callable[[str], object]) -> None:
+    for path in ("\ud800", "a\0b"):
+        with pytest.raises(VqcodecError):
+            call(path)
+
+
+def test_streams_that_take_no_bytes(tmp_path: Path) -> None:
+    item = vqcodec.Item("a", array=COLOUR)
+    closed = io.BytesIO()
+    closed.close()
+    targets: list[Any] = [io.StringIO(), closed, "\ud800.vqa"]
+    for target in targets:
+        with pytest.raises(VqcodecError):
+            vqcodec.pack([item], target, model="plain")
+
+
+def test_numbers_and_arrays_beyond_all_measure() -> None:
+    with pytest.raises(BadArgument, match="bpp"):
+        vqcodec.encode(COLOUR, bpp=10**400)
+    view = np.broadcast_to(np.uint8(3), (1 << 20, 1 << 20))
+    with pytest.raises(vqcodec.TooLarge):
+        vqcodec.encode(view)
+    with pytest.raises(vqcodec.TooLarge):
+        vqcodec.encode_batch([view])

@@ -265,7 +265,7 @@ def test_models_of_the_package_are_found_without_loading_them() -> None:
         assert candidate.side == 28
     with pytest.raises(ModelMismatch, match="no model 'nope'"):
         BUILT_IN.candidates("nope")
-    with pytest.raises(ModelMismatch, match="vq-mnist codes single images or none; archives take"):
+    with pytest.raises(ModelMismatch, match="vq-mnist cannot pack archives; use auto, plain, or a"):
         BUILT_IN.candidates("vq-mnist")
-    with pytest.raises(ModelMismatch, match="vq-mnist codes single images; archives need"):
+    with pytest.raises(ModelMismatch, match="vq-mnist codes single images; name a model that packs"):
         BUILT_IN.load("vq-mnist", "cpu")

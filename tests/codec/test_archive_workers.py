@@ -73,7 +73,7 @@ def test_errors_of_the_work_and_of_the_tasks_arrive(jobs: int) -> None:
 
 
 def test_a_worker_that_dies_is_an_error() -> None:
-    with pytest.raises(VqcodecError, match="a worker process died: out of memory, or"):
+    with pytest.raises(VqcodecError, match="a worker process died. It ran out of memory, or"):
         list(in_order(eval, ["__import__('os')._exit(3)", "1", "2"], jobs=2))
 
 

@@ -507,7 +507,7 @@ def test_models_of_archives_are_told_from_others(
     both = models.load(str(single))
     assert models.load(str(single), archive=True) is both
     assert (models.packs(both.description), models.packs_too(both.description)) == (False, True)
-    with pytest.raises(ModelMismatch, match="tiny codes single images; archives need a model for archives"):
+    with pytest.raises(ModelMismatch, match="tiny codes single images; name a model that packs archives"):
         models.load(str(tiny_model), archive=True)
     measured_only = edited(tiny_archive, tmp_path / "a.safetensors", context=0)
     for archive in (False, True):
@@ -541,7 +541,7 @@ def test_numbers_of_archives(
         models.load_named("tiny-archive", sha[:8], None)
     with pytest.raises(ModelMismatch, match="tiny codes single images"):
         models.load_number(3, b"", archive=True)
-    with pytest.raises(ModelMismatch, match="was made with weights 00000000"):
+    with pytest.raises(ModelMismatch, match="the file needs weights 00000000"):
         models.load_number(7, bytes(4), archive=True)
     for number in (8, 9):
         with pytest.raises(ModelMismatch, match=rf"model number {number}, .* \(it has 3 tiny, 7 tiny-archive"):

@@ -86,10 +86,10 @@ def test_files_that_are_no_images_are_told_and_hidden_ones_are_not(tmp_path: Pat
     told: dict[str, str] = {}
     sources = open_sources([tmp_path], lambda name, reason: told.update({Path(name).name: reason}), max_pixels=100)
     assert [item.name for item in sources] == ["a.png", "bad\nname.png", "link.png"]
-    assert told.pop("notes.txt") == told.pop("empty.png") == "not an image that can be read"
+    assert told.pop("notes.txt") == told.pop("empty.png") == "not a readable image"
     assert told.pop("large.png") == "PNG of 30 x 30 pixels, limit 100"
     assert told.pop("round") == "link to a folder"
-    assert told.pop("pipe") == "no regular file"
+    assert told.pop("pipe") == "not a regular file"
     assert told.pop("broken.png")
     assert not told
     assert (sources.left_out.files, sources.left_out.images) == (6, 3)
@@ -143,9 +143,9 @@ def test_sources_that_are_missing_empty_or_no_images(tmp_path: Path) -> None:
         open_sources([tmp_path / "empty"])
     with pytest.raises(UnsupportedImage, match="no images in .*text"):
         names(tmp_path / "text")
-    with pytest.raises(UnsupportedImage, match="a.txt: not an image"):
+    with pytest.raises(UnsupportedImage, match="a.txt: not a readable image"):
         names(tmp_path / "text" / "a.txt")
-    with pytest.raises(FileError, match="pipe is no regular file"):
+    with pytest.raises(FileError, match="pipe is not a regular file"):
         open_sources([tmp_path / "pipe"])
     with pytest.raises(FileError, match="File name too long"):
         open_sources(["x" * 300])
@@ -153,7 +153,7 @@ def test_sources_that_are_missing_empty_or_no_images(tmp_path: Path) -> None:
 
 def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path, "x/a.png", "y/a.png")
-    with pytest.raises(FileError, match=r"x/a.png and .*y/a.png would both be called 'a.png'"):
+    with pytest.raises(FileError, match=r"x/a.png and .*y/a.png would both be named 'a.png'"):
         open_sources([tmp_path / "x/a.png", tmp_path / "y/a.png"])
 
 
@@ -192,7 +192,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     told: list[str] = []
     with pytest.raises(UnsupportedImage, match="no images"):
         names(f"@{tmp_path}/list.txt", skip=lambda name, reason: told.append(reason))
-    assert ["No such file" in told[0], "is a folder" in told[1], "no regular file" in told[2]] == [True] * 3
+    assert ["No such file" in told[0], "is a folder" in told[1], "not a regular file" in told[2]] == [True] * 3
     monkeypatch.setattr("vqcodec.codec.archive.io.sources._MAX_LIST", 3)
     with pytest.raises(FileError, match="more than 3 bytes"):
         open_sources([f"@{tmp_path}/list.txt"])
@@ -315,7 +315,7 @@ def test_labels_are_no_images(tmp_path: Path) -> None:
         open_sources([tmp_path / "labels-idx1-ubyte"])
 
 
-SHORT, LONG = "has fewer bytes|ends inside number 8", "has more bytes than its 8 images"
+SHORT, LONG = "has fewer bytes|is too short for them|ends inside image 8", "8 images, but the file has bytes left over"
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,10 @@ SHORT, LONG = "has fewer bytes|ends inside number 8", "has more bytes than its 8
         (npy_file(np.asfortranarray(DIGITS)) + b"\0", LONG),
         (gzip.compress(idx_file(DIGITS)[:-1], mtime=0), SHORT),
         (gzip.compress(idx_file(DIGITS) + b"\0", mtime=0), LONG),
-        (gzip.compress(npy_file(np.asfortranarray(DIGITS))[:-1], mtime=0), "states 8 images, has fewer bytes"),
+        (
+            gzip.compress(npy_file(np.asfortranarray(DIGITS))[:-1], mtime=0),
+            "promises 8 images, but the file is too short",
+        ),
         (gzip.compress(idx_file(DIGITS), mtime=0)[:-20], "cannot read .*end-of-stream"),
         (gzip.compress(idx_file(DIGITS), mtime=0)[:-8] + bytes(8), "cannot read .*CRC"),
         (b"\x1f\x8b\x08" + bytes(30), "cannot read"),
@@ -370,7 +373,7 @@ def zip_file(path: Path, compression: int = zipfile.ZIP_DEFLATED, **members: byt
 
 def test_zip_files_that_are_not_numpys(tmp_path: Path) -> None:
     path = tmp_path / "x.npz"
-    with pytest.raises(FileError, match="encrypted or not deflated"):
+    with pytest.raises(FileError, match="encrypted or another compression"):
         open_sources([zip_file(path, zipfile.ZIP_LZMA, a=npy_file(DIGITS))])
     path.write_bytes(zip_file(path, a=npy_file(DIGITS), b=npy_file(DIGITS)).read_bytes().replace(b"b.npy", b"a.npy"))
     with pytest.raises(FileError, match="two members of one name"):
@@ -447,7 +450,7 @@ def test_urls_are_read_like_files(memory: Any, tmp_path: Path) -> None:
     sources = open_sources(["memory://set"], lambda name, reason: told.append(f"{name}: {reason}"))
     assert [item.name for item in sources] == ["a/2.png", "a.png", "b.png"]
     assert sources.total == 4
-    assert told == ["memory://set/readme.txt: not an image that can be read"]
+    assert told == ["memory://set/readme.txt: not a readable image"]
     memory.pipe_file("/x/digits.idx.gz", gzip.compress(idx_file(DIGITS)))
     memory.pipe_file("/x/digits.npz", zip_file(tmp_path / "x.npz", one=npy_file(DIGITS)).read_bytes())
     assert same(list(open_sources(["memory://x/digits.idx.gz"])), DIGITS)

@@ -129,7 +129,7 @@ def test_lossless(tiny_ladder: Path, digit_set: Dataset) -> None:
 
 
 def test_lossless_needs_a_model_that_has_it(tiny_model: Path, digit_set: Dataset) -> None:
-    with pytest.raises(vqcodec.UnsupportedImage, match="tiny has no lossless coding"):
+    with pytest.raises(vqcodec.UnsupportedImage, match="tiny is lossy"):
         lossless.measure([str(tiny_model)], digit_set)
 
 

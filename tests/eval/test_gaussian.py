@@ -251,9 +251,9 @@ def test_other_models_have_no_gaussian_posterior(tiny_model: Path, tiny_ladder: 
 def test_weights_that_do_not_fit_are_refused(
     tiny_gaussian: Path, tiny_binary: Path, edited: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(ModelMismatch, match="weights do not fit their configuration"):
+    with pytest.raises(ModelMismatch, match="the weights do not match their configuration"):
         gaussian.load(str(edited(tiny_gaussian, tmp_path / "a.safetensors", widths=[8, 8, 8])))
-    with pytest.raises(ModelMismatch, match="weights do not fit their configuration"):
+    with pytest.raises(ModelMismatch, match="the weights do not match their configuration"):
         gaussian.load(str(edited(tiny_binary, tmp_path / "b.safetensors", posterior="gaussian")))
     with pytest.raises(ModelMismatch, match="unknown key 'colour'"):
         gaussian.load(str(edited(tiny_gaussian, tmp_path / "c.safetensors", colour=1)))

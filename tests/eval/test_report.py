@@ -314,7 +314,12 @@ def test_bad_targets_are_told_before_measuring(
     more = ["--out", str(target)] if trouble == "same" else []
     ran = CliRunner().invoke(main, ["eval", "tiny", "--data", digits8, "--report", str(target), *more])
     assert ran.exit_code == (2 if trouble == "same" else 1)
-    said = {"missing folder": "no folder", "folder": "is a folder", "read-only": "no permission", "same": "same file"}
+    said = {
+        "missing folder": "does not exist",
+        "folder": "is a folder",
+        "read-only": "you may not write",
+        "same": "same file",
+    }
     assert said[trouble] in ran.stderr.strip().splitlines()[-1]
     assert trouble == "same" or ran.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -245,7 +245,7 @@ def test_exported_files_are_models_of_archives(
     assert models.packs(found.description)
     assert found.description.config["context"] == 2
     card = paths[0].with_suffix(".md").read_text()
-    assert f"Gaussian; {likelihood} pixels (for archives; it codes no single images)" in card
+    assert f"Gaussian; {likelihood} pixels (for archives; cannot code single images)" in card
     # What it packs takes about what the float model says: of the same expectation, with 2 % for fixed point and grids.
     images = (
         np.where(digit_set.images > 0, np.uint8(255), np.uint8(0)) if likelihood == "bernoulli" else digit_set.images
@@ -260,4 +260,4 @@ def test_gaussian_models_in_stages_are_still_for_measuring(
 ) -> None:
     path = export(task_of(tiny_gaussian_recipe.model), tiny_gaussian_recipe, digit_set, tmp_path, steps=0)
     assert not models.packs(weights_file.describe(path))
-    assert "(for measuring; it codes no single images)" in path.with_suffix(".md").read_text()
+    assert "(for measuring; cannot code single images)" in path.with_suffix(".md").read_text()

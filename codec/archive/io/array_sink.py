@@ -145,8 +145,8 @@ class _Stack:
         found, expected = (f"{one.dtype} {list(one.shape)}" for one in (image, self._image))
         if found != expected:
             raise UnsupportedImage(
-                f"{name} is {found}, {self._first} {expected}: an array holds images of one shape and type; unpack "
-                "into a folder"
+                f"{name} is {found}, but {self._first} is {expected}; an array needs images of one shape and type, so "
+                "unpack into a folder"
             )
         self._stream.seek(position * image.nbytes)
         self._stream.write(image.tobytes())

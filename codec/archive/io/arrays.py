@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import zipfile
 import zlib
@@ -29,7 +30,8 @@ MAX_IMAGES = 1 << 24
 _MAX_TURNED = 1 << 31  # bytes of an array in Fortran order, which has to be held whole
 _MAX_RATIO = 1040  # deflate cannot make a file smaller than its 1032nd part
 _IDX_TYPES = b"\x08\x09\x0b\x0c\x0d\x0e"
-_NPY_HEADERS = {b"\1\0": npy.read_array_header_1_0, b"\2\0": npy.read_array_header_2_0}
+_NPY_HEADERS = {b"\1\0": (npy.read_array_header_1_0, 2), b"\2\0": (npy.read_array_header_2_0, 4)}
+_MAX_NPY_HEADER = 10_000  # bytes; those of images have about a hundred
 _LEAST_SIDE, _LONGEST, _DIGITS = 8, 2, 28  # see `_flattened`
 _EXPECTED = "expected [N, H, W], [H, W], [N, 1, H, W], or uint8 [N, H, W, 1 to 4] or [N, 1 to 4, H, W]"
 _TYPES = (np.uint8, np.bool_, np.uint16)
@@ -67,17 +69,23 @@ class Stack:
         for number in range(self.count) if not self.turned else ():
             data = stream.read(self.image_bytes)
             if len(data) != self.image_bytes:
-                raise UnsupportedImage(f"{self.path}: states {self.count} images, ends inside number {number + 1}")
+                raise UnsupportedImage(
+                    f"{self.path}: the header promises {self.count} images, but the file ends inside image {number + 1}"
+                )
             yield self.name(number), self._image(np.frombuffer(data, self.dtype))
         if self.turned:
             yield from self._turned(stream)
         if stream.read(1):
-            raise UnsupportedImage(f"{self.path}: has more bytes than its {self.count} images")
+            raise UnsupportedImage(
+                f"{self.path}: the header promises {self.count} images, but the file has bytes left over"
+            )
 
     def _turned(self, stream: BinaryIO) -> Images:
         data = stream.read(self.count * self.image_bytes)
         if len(data) != self.count * self.image_bytes:
-            raise UnsupportedImage(f"{self.path}: states {self.count} images, has fewer bytes")
+            raise UnsupportedImage(
+                f"{self.path}: the header promises {self.count} images, but the file is too short for them"
+            )
         shape = self._as_it_lies if self.single else (self.count, *self._as_it_lies)
         whole = np.frombuffer(data, self.dtype).reshape(shape[::-1]).T
         for number, image in enumerate(whole[None] if self.single else whole):
@@ -201,7 +209,7 @@ def _checked_members(place: Place, infos: list[zipfile.ZipInfo]) -> list[zipfile
     if any(
         info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in infos
     ):
-        raise FileError(f"{place}: a zip file that is encrypted or not deflated, as NumPy's never are")
+        raise FileError(f"{place}: a zip file that NumPy did not write (encrypted or another compression)")
     size = place.size()  # members that overlap, and sizes that deflate cannot reach, are how small files expand to huge
     if sum(info.compress_size for info in infos) > size or sum(info.file_size for info in infos) > _MAX_RATIO * size:
         raise FileError(f"{place}: its members state more bytes than a file of {size} bytes can hold")
@@ -217,7 +225,17 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = stream.read(2)
     if version not in _NPY_HEADERS:
         raise ValueError(f"version {version.hex('.')} of .npy, expected 01.00 or 02.00")
-    return _NPY_HEADERS[version](stream)
+    parse, size = _NPY_HEADERS[version]
+    length = stream.read(size)
+    count = int.from_bytes(length, "little")
+    if count > _MAX_NPY_HEADER:
+        raise ValueError(f"a header of {count} bytes, expected at most {_MAX_NPY_HEADER}")
+    try:
+        return parse(io.BytesIO(length + stream.read(count)))
+    except ValueError:
+        raise
+    except Exception as error:  # NumPy's parser of Python literals: TokenError, RecursionError, MemoryError, ...
+        raise ValueError(f"a header that NumPy cannot read: {type(error).__name__}") from error
 
 
 def _stack(path: str, stream: BinaryIO, most: int, max_pixels: int, max_bytes: int) -> Stack:
@@ -276,7 +294,7 @@ def _check_size(stack: Stack, told: str, most: int, max_pixels: int, max_bytes: 
     if stack.count * stack.image_bytes > most:
         raise UnsupportedImage(f"{told}: the file has fewer bytes")
     if stack.turned and stack.count * stack.image_bytes > _MAX_TURNED:
-        raise TooLarge(f"{told} is in Fortran order and too large for that: save it with np.ascontiguousarray")
+        raise TooLarge(f"{told} is in Fortran order and too large to reorder; save it with np.ascontiguousarray")
 
 
 @contextmanager

@@ -25,16 +25,16 @@ def check_free(place: Place, force: bool, kind: Kind) -> None:
         return
     there = place.kind()
     if there is not None and there != kind:
-        raise FileError(f"{place} is a {there}, expected a {kind} or a new name")
+        raise FileError(f"{place} is a {there}; name a {kind} or a new place")
     if there is not None and not force and not (kind == "folder" and _is_empty(place)):
         advice = "put the images into it" if kind == "folder" else "overwrite it"
         raise FileError(f"{place} exists; use --force to {advice}")
     if isinstance(place, Local):
         parent = place.path.resolve().parent
         if not parent.is_dir():
-            raise FileError(f"cannot write {place}: no folder {place.path.parent}")
+            raise FileError(f"cannot write {place}: the folder {place.path.parent} does not exist")
         if not os.access(parent, os.W_OK):
-            raise FileError(f"cannot write {place}: no permission to write to its folder")
+            raise FileError(f"cannot write {place}: you may not write to its folder")
 
 
 def _is_empty(place: Place) -> bool:

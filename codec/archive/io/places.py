@@ -88,7 +88,7 @@ class Local:
             if self.path.is_dir():
                 return "folder"
             if self.path.exists() and not self.path.is_file():
-                raise FileError(f"{self.path} is no regular file")
+                raise FileError(f"{self.path} is not a regular file")
             return "file" if self.path.exists() else None
         except OSError as error:
             raise FileError(f"cannot read {self.path}: {error.strerror or error}") from error
@@ -103,7 +103,7 @@ class Local:
     def open(self) -> BinaryIO:
         """As in Place."""
         if self.kind() == "folder":
-            raise FileError(f"{self.path} is a folder, expected a file")
+            raise FileError(f"{self.path} is a folder; name a file")
         try:
             return self.path.open("rb")
         except OSError as error:
@@ -167,7 +167,7 @@ def _why_no_file(entry: os.DirEntry[str]) -> tuple[str, bool]:
         mode = os.stat(entry.path).st_mode
     except OSError as error:
         return f"cannot read it: {error.strerror or error}", True
-    return ("link to a folder" if stat.S_ISDIR(mode) else "no regular file"), False
+    return ("link to a folder" if stat.S_ISDIR(mode) else "not a regular file"), False
 
 
 @dataclass(frozen=True)

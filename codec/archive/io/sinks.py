@@ -172,11 +172,11 @@ class _LocalStaging:
                 f"cannot write below {place}: it is a link to another place; remove it, or unpack elsewhere"
             )
         if is_folder and not stat.S_ISDIR(mode):
-            raise FileError(f"cannot write below {place}: it is a file, expected a folder")
+            raise FileError(f"cannot write below {place}: it is a file")
         if is_folder and not os.access(place, os.W_OK | os.X_OK):
-            raise FileError(f"cannot write below {place}: no permission")
+            raise FileError(f"cannot write below {place}: you may not write to it")
         if not is_folder and stat.S_ISDIR(mode):
-            raise FileError(f"cannot write {place}: it is a folder, expected a file")
+            raise FileError(f"cannot write {place}: it is a folder")
 
     @contextmanager
     def _writing(self, what: object) -> Iterator[None]:

@@ -100,7 +100,9 @@ def open_sources(
     several = len(texts) > 1
     for number, label in enumerate(labels):
         if several and label in labels[:number]:
-            raise FileError(f"{texts[labels.index(label)]} and {texts[number]} would both be called {label!r}")
+            raise FileError(
+                f"{texts[labels.index(label)]} and {texts[number]} would both be named {label!r}; rename one"
+            )
     opener = _Opener(skip, max_pixels, leave_out, max_bytes)
     parts = tuple(opener.open(text, label, several) for text, label in zip(texts, labels, strict=True))
     left_out = opener.left_out

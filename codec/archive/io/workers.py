@@ -92,8 +92,8 @@ def _in_processes(work: Callable[[T], R], tasks: Iterable[T], jobs: int) -> Gene
             yield from _bounded(submit, tasks, jobs + _WAITING, result)
         except BrokenProcessPool as error:
             raise VqcodecError(
-                "a worker process died: out of memory, or started from a script without `if __name__ == '__main__':`; "
-                "with one job there are no workers"
+                "a worker process died. It ran out of memory, or the script lacks `if __name__ == '__main__':`. "
+                "--jobs 1 (jobs=1) works without workers"
             ) from error
         finally:
             ours.close()  # ends the workers: what they are at is of no use any more, and torch takes its time to leave
