@@ -281,7 +281,7 @@ def _photographs(
 def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
     """Raises BadArgument for what cannot be asked for."""
     inputs.checked_quality(quality)
-    number: Any = bpp if isinstance(bpp, Real) and not isinstance(bpp, bool) else 0
+    number: Any = 0 if isinstance(bpp, bool) or not isinstance(bpp, Real) else bpp
     if bpp is not None and not 0 < number < _MOST_BPP:  # compared as it is: a float cannot hold every whole number
         raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
