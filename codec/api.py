@@ -250,7 +250,7 @@ def _photographs(
 def _check_wishes(quality: int | None, bpp: object, lossless: bool) -> None:
     """Raises BadArgument for what cannot be asked for."""
     inputs.checked_quality(quality)
-    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and 0 < bpp < _MOST_BPP)):
+    if bpp is not None and (isinstance(bpp, bool) or not (isinstance(bpp, Real) and not bpp <= 0 and bpp < _MOST_BPP)):
         raise BadArgument(f"bpp must be a number above 0, found {bpp!r}")
     if bpp is not None and (quality is not None or lossless):
         raise BadArgument("bpp stands in place of quality and lossless")
