@@ -69,8 +69,8 @@ DECOMPRESS = Direction("decompress", ".png", "images", is_image_file)
 def routes(names: Sequence[str], output: str | None, direction: Direction) -> list[Route]:
     """The output of every input. names: IN, IN OUT, or three inputs and more; output: of -o, a file or a folder.
 
-    Two names are IN OUT, unless there is `output`. Raises FileError for an OUT that may be an input or has another
-    content than the command writes, for several inputs that share an output, for outputs that are inputs, and for
+    Two names are IN OUT, unless there is `output`. Raises FileError for an OUT, or a name that is made up, of a file that
+    may be an input or has another content than the command writes, for several inputs that share an output, for outputs that are inputs, and for
     names that cannot be used."""
     for name in (*names, *([output] if output is not None else [])):
         _check_name(name)
@@ -82,6 +82,8 @@ def routes(names: Sequence[str], output: str | None, direction: Direction) -> li
     else:
         found = [Route(name, _beside(name, direction, len(names))) for name in names]
     _check_apart(found, direction)
+    if folder_of(output) is not None or (output is None and len(names) != 2):
+        _check_derived(found, direction)
     return found
 
 
@@ -163,6 +165,19 @@ def _check_positional(source: str, target: str, direction: Direction) -> None:
             )
     except OSError as error:
         raise FileError(f"cannot read {target}, which is there: {error.strerror or error}; {advice}") from error
+
+
+def _check_derived(found: Sequence[Route], direction: Direction) -> None:
+    """Raises FileError if a name that the command makes is that of a file of another kind, or of a link to one."""
+    for route in found:
+        path = Path(route.target)
+        try:
+            if streams.is_stream(route.target) or not path.is_file() or _same(route.source, route.target):
+                continue
+            if not direction.is_output(path):
+                raise FileError(f"{path} is {_content(path)}; move it, or name the output with -o")
+        except OSError as error:
+            raise FileError(f"cannot read {path}: {error.strerror or error}; name the output with -o") from error
 
 
 def _content(path: Path) -> str:

@@ -247,3 +247,15 @@ def test_names_that_are_no_text(folder: Path) -> None:
     result = run("compress", name, *PLAIN)
     assert result.exit_code == 0, result.output
     assert (folder / os.fsdecode(b"caf\xe9.vqc")).exists()
+
+
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("words", [["b.jpg"], ["b.jpg", "-o", "."], ["b.jpg", "c.jpg", "d.jpg"]])
+def test_names_that_are_made_up_overwrite_nothing_of_another_kind(folder: Path, words: list[str], link: bool) -> None:
+    for name in ("a.png", "b.jpg", "c.jpg", "d.jpg"):
+        drawn(folder / name, 1)
+    if link:
+        (folder / "b.vqc").symlink_to("a.png")
+    else:
+        (folder / "b.vqc").write_bytes((folder / "a.png").read_bytes())
+    assert "b.vqc is an image; move it" in refused(folder, "compress", "--force", *words, *PLAIN)
