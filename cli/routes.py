@@ -69,8 +69,8 @@ DECOMPRESS = Direction("decompress", ".png", "images", is_image_file)
 def routes(names: Sequence[str], output: str | None, direction: Direction) -> list[Route]:
     """The output of every input. names: IN, IN OUT, or three inputs and more; output: of -o, a file or a folder.
 
-    Two names are IN OUT, unless there is `output`. Raises FileError for an OUT, or a name that is made up, of a file that
-    may be an input or has another content than the command writes, for several inputs that share an output, for outputs that are inputs, and for
+    Two names are IN OUT, unless there is `output`. Raises FileError for an OUT, or a name that is made up, of a file
+    that the command does not write, for several inputs that share an output, for outputs that are inputs, and for
     names that cannot be used."""
     for name in (*names, *([output] if output is not None else [])):
         _check_name(name)

@@ -16,6 +16,7 @@ from PIL import Image
 
 import vqcodec as package
 from vqcodec.codec import models
+from vqcodec.tests.command import run
 from vqcodec.training.data.datasets import binarise
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,8 @@ Pixels = NDArray[np.uint8]
 
 
 def vqcodec(*arguments: object, cwd: Path | None = None, **options: object) -> subprocess.CompletedProcess[str]:
+    if not options:
+        return run(arguments, cwd)
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".links")}
     command = [sys.executable, "-m", "vqcodec.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, **options)  # type: ignore[call-overload,no-any-return]

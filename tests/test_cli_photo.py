@@ -39,7 +39,7 @@ def test_a_size_and_metadata(picture: Path, tiny_photo: Path) -> None:
     with Image.open(folder / "back.png") as back:
         assert back.size == (96, 128)  # turned
         assert back.info["icc_profile"] == b"a profile" * 20
-        assert dict(back.getexif()) == {0x010F: "a maker"}
+        assert dict(back.getexif()) == {0x010F: "a maker", 0x0112: 1}  # upright
     info = json.loads(vqcodec("info", "picture.vqc", *model, "--json", cwd=folder).stdout)
     assert (info["settings"], info["mode"]) == (100, "RGB")
 
@@ -66,4 +66,4 @@ def test_no_preview_of_a_ladder(picture: Path, tiny_photo: Path) -> None:
 
 def test_lossless_by_name_is_refused(picture: Path, tiny_photo: Path) -> None:
     said = refused("compress", "picture.png", "--model", tiny_photo, "--lossless", cwd=picture.parent)
-    assert "no lossless coding" in said
+    assert "is lossy; use model auto for a lossless file" in said
