@@ -1,4 +1,4 @@
-"""The commands for archives: `pack`, `unpack`, `verify`, and what `info` says of them. `cli.py` loads them when asked.
+"""The commands for archives: `pack`, `unpack`, `verify`, and what `info` says of them. `main` loads them when asked.
 
 Heavy imports happen inside the commands, so that --help is quick."""
 

@@ -1,6 +1,6 @@
 """The commands that train and measure: `train`, `eval`, `experiments`, `bench`, `data`.
 
-`cli.py` loads them when asked for, so that decoding never does. Heavy imports happen inside the commands, so that
+`main` loads them when asked for, so that decoding never does. Heavy imports happen inside the commands, so that
 --help is quick."""
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from click.core import ParameterSource
 
 from .console import DEVICE, FORCE, JSON, PATH, check_device, show
 
+_EVAL = __package__.rpartition(".")[0] + ".eval"
 _PEER = click.option(
     "--peer",
     "others",
@@ -146,7 +147,7 @@ def _measurement(
         more, load = (others,) if peers else (), photo_sets.load_any if photographs else datasets.load
         images = load(data, split, data_dir)
         of_photographs = photographs and isinstance(images, photo_sets.PhotoSet)
-        measuring = import_module(photographs if photographs and of_photographs else module, __package__)
+        measuring = import_module(photographs if photographs and of_photographs else module, _EVAL)
         if not of_photographs:
             _no_photograph_models([model] if isinstance(model, str) else model)
         given = {name: value for name, value in own.items() if value is not None}
@@ -156,7 +157,7 @@ def _measurement(
         if out:
             files.write_bytes(out, (json.dumps(result, indent=2) + "\n").encode(), force=True)
         if report:
-            page = import_module(".report", __package__).report(result, model, images, device, _command_line())
+            page = import_module(".report", _EVAL).report(result, model, images, device, _command_line())
             files.write_bytes(report, page.encode(), force=True)
         show(result, as_json, measuring.table(result))
 

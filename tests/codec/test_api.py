@@ -153,7 +153,7 @@ def test_a_file_for_other_weights_is_refused_by_name(digits: np.ndarray) -> None
     other = CompactHeader(header.parameter, 1, bytes([header.weights_prefix[0] ^ 1]))
     with pytest.raises(ModelMismatch, match="this build has"):
         vqcodec.decode(write(other, payload))
-    with pytest.raises(ModelMismatch, match="model number 200, which this build does not have"):
+    with pytest.raises(ModelMismatch, match="the file needs model 200, which this build lacks"):
         vqcodec.decode(write(CompactHeader(0, 200, b"\0"), payload))
     named = ModelHeader(0, "L", 28, 28, 0, bytes(8), "vq-elsewhere")
     with pytest.raises(ModelMismatch, match="no model 'vq-elsewhere'"):

@@ -117,7 +117,7 @@ def test_parameters_that_a_model_does_not_have(digits: Images, binary_digits: Im
 def test_missing_weights_are_a_clear_error(digits: Images, tmp_path: Path) -> None:
     blob = vqcodec.encode(digits[0], "tiny-ladder", quality=100)
     (tmp_path / "tiny-ladder.safetensors").unlink()
-    with pytest.raises(vqcodec.ModelMismatch, match="model number 3, which this build does not have"):
+    with pytest.raises(vqcodec.ModelMismatch, match="the file needs model 3, which this build lacks"):
         vqcodec.decode(blob)
     assert vqcodec.info(blob).method == "tiny-ladder, setting unknown without its weights"
     assert vqcodec.info(blob).lossless is None

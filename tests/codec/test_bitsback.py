@@ -544,7 +544,7 @@ def test_numbers_of_archives(
     with pytest.raises(ModelMismatch, match="the file needs weights 00000000"):
         models.load_number(7, bytes(4), archive=True)
     for number in (8, 9):
-        with pytest.raises(ModelMismatch, match=rf"model number {number}, .* \(it has 3 tiny, 7 tiny-archive"):
+        with pytest.raises(ModelMismatch, match=rf"the file needs model {number}, .* \(it has 3 tiny, 7 tiny-archive"):
             models.load_number(number, b"", archive=True)
     with pytest.raises(ModelMismatch, match="no model 'other'; this build has tiny, tiny-archive, missing"):
         models.find("other")

@@ -236,7 +236,7 @@ def test_wrong_wishes(tiny_photo: Path, photo: Pixels, wrong: dict[str, float]) 
 def test_a_size_can_be_asked_of_photographs_only(photo: Pixels) -> None:
     with pytest.raises(UnsupportedImage, match="found mode P"):
         vqcodec.encode(Image.fromarray(photo).convert("P"), bpp=0.5)
-    with pytest.raises(UnsupportedImage, match="few rates"):
+    with pytest.raises(UnsupportedImage, match="fixed rates; only models of photographs take bpp"):
         vqcodec.encode(photo, "vq-mnist", bpp=0.5)
 
 

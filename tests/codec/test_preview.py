@@ -112,7 +112,7 @@ def test_a_damaged_compact_file_is_shown_unchecked(digits: Images) -> None:
     assert np.array_equal(shown, expected)
     with pytest.raises(Corrupt, match="parameter 7: the model has settings up to 2"):
         vqcodec.preview(bytes([blob[0] | 7]) + blob[1:20])
-    with pytest.raises(ModelMismatch, match="model number 9"):
+    with pytest.raises(ModelMismatch, match="the file needs model 9"):
         vqcodec.preview(blob[:1] + b"\x09" + blob[2:20])
     with pytest.raises(ModelMismatch, match="the file needs weights"):
         vqcodec.preview(blob[:2] + bytes([blob[2] ^ 1]) + blob[3:20])

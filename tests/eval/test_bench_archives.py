@@ -135,5 +135,5 @@ def test_auto_is_the_model_that_packs_most(tiny_archive: Path, monkeypatch: pyte
     assert archives._model("auto", shares, "cpu").name == "tiny-archive"
     with pytest.raises(UnsupportedImage, match="--model"):
         archives._model("auto", shares[:1], "cpu")
-    with pytest.raises(ModelMismatch, match="cannot pack archives"):
+    with pytest.raises(ModelMismatch, match="codes single images; name a model that packs archives"):
         archives._model("vq-mnist", shares, "cpu")

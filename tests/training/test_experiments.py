@@ -158,7 +158,7 @@ def children_read(tmp_path: Path, digits: NDArray[np.uint8], monkeypatch: pytest
     start.mkdir()
     sha256 = hashlib.sha256(digits.tobytes()).hexdigest()
     (start / "sitecustomize.py").write_text(
-        "from vqcodec.training import datasets\n"
+        "from vqcodec.training.data import datasets\n"
         f"datasets.PIXELS |= {{('mnist', split): {sha256!r} for split in ('train', 'test')}}\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(start), str(ROOT / ".links")]))
