@@ -502,7 +502,7 @@ def test_models_of_archives_are_told_from_others(
     found = models.load(str(tiny_archive), archive=True)
     assert (found.name, found.number, found.size) == ("tiny-archive", 0, (28, 28))
     assert models.packs(found.description)
-    with pytest.raises(ModelMismatch, match=r"tiny-archive packs many images into an archive \(`vqcodec pack`\)"):
+    with pytest.raises(ModelMismatch, match="tiny-archive packs archives only; `vqcodec pack` uses it"):
         models.load(str(tiny_archive))
     both = models.load(str(single))
     assert models.load(str(single), archive=True) is both
@@ -535,16 +535,16 @@ def test_numbers_of_archives(
     sha = models.sha256(tmp_path / "tiny-archive.safetensors")
     assert models.load_number(7, sha[:4], archive=True).number == 7
     assert models.load_named("tiny-archive", sha[:8], None, archive=True).number == 7
-    with pytest.raises(ModelMismatch, match="packs many images"):
+    with pytest.raises(ModelMismatch, match="packs archives only"):
         models.load_number(7, sha[:4])
-    with pytest.raises(ModelMismatch, match="packs many images"):
+    with pytest.raises(ModelMismatch, match="packs archives only"):
         models.load_named("tiny-archive", sha[:8], None)
     with pytest.raises(ModelMismatch, match="tiny codes single images"):
         models.load_number(3, b"", archive=True)
     with pytest.raises(ModelMismatch, match="the file needs weights 00000000"):
         models.load_number(7, bytes(4), archive=True)
     for number in (8, 9):
-        with pytest.raises(ModelMismatch, match=rf"the file needs model {number}, .* \(it has 3 tiny, 7 tiny-archive"):
+        with pytest.raises(ModelMismatch, match=rf"the file needs model {number}, .*\(it has 3 tiny, 7 tiny-archive"):
             models.load_number(number, b"", archive=True)
     with pytest.raises(ModelMismatch, match="no model 'other'; this build has tiny, tiny-archive, missing"):
         models.find("other")

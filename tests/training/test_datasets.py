@@ -179,7 +179,7 @@ def test_damaged_zips_are_refused(tmp_path: Path) -> None:
 def test_damaged_characters_are_refused() -> None:
     with pytest.raises(DataError, match="a.png: cannot be read as PNG"):
         datasets.omniglot28({"a.png": b"\x89PNG"})
-    digit = (Path(datasets.__file__).parent.parent / "codec" / "examples" / "digit.png").read_bytes()
+    digit = (Path(datasets.__file__).parents[2] / "codec" / "examples" / "digit.png").read_bytes()
     with pytest.raises(DataError, match=r"a.png: size \(28, 28\), expected \(105, 105\)"):
         datasets.omniglot28({"a.png": digit})
 
