@@ -258,7 +258,7 @@ def test_weights_that_do_not_fit_are_refused(weights: Path, tmp_path: Path) -> N
     path = tmp_path / "other.safetensors"
     tensors = weights_file.read_tensors(weights)
     weights_file.write(path, dataclasses.replace(told, config=told.config | {"width": 24}), tensors)
-    with pytest.raises(ModelMismatch, match="do not fit"):
+    with pytest.raises(ModelMismatch, match="do not match"):
         models.load(str(path))
     tensors["model.codebooks.0"][0] = float("inf")
     weights_file.write(path, told, tensors)
