@@ -16,7 +16,7 @@ import vqcodec
 from vqcodec.bitstream.ans import Stack, Tables
 from vqcodec.bitstream.archive import BITS_BACK, FILES, Block, Writer
 from vqcodec.codec import models
-from vqcodec.codec.archive.blocks import bits_back_block
+from vqcodec.codec.archive.blocks import CODED, ORIGINAL, Form, bits_back_block, files_block
 from vqcodec.codec.archive.library import BUILT_IN
 from vqcodec.codec.ladder import bitsback
 from vqcodec.tests.reference import archive as reference_archive
@@ -140,14 +140,21 @@ def test_all_modes_have_one_payload(mode: str, untrained: Callable[..., Path]) -
     assert all(np.array_equal(image.convert("L"), own) for image, own in zip(shown, decoded, strict=True))
 
 
-def test_archives_of_files(digits: Images, tmp_path: Path) -> None:
+def test_archives_of_files(digits: Images) -> None:
     originals = {}
     for number, digit in enumerate(digits[:3]):
         buffer = io.BytesIO()
         Image.fromarray(digit).save(buffer, "JPEG" if number == 1 else "PNG")
         originals[f"digit{number + 8}"] = buffer.getvalue()
-    vqcodec.pack([vqcodec.Item(name, data) for name, data in originals.items()], tmp_path / "some.vqa", model="plain")
-    (block,), names = reference_archive.read_archive((tmp_path / "some.vqa").read_bytes())
+    forms = [
+        Form(ORIGINAL, data) if number == 1 else Form(CODED, vqcodec.encode(data, model="plain"))
+        for number, data in enumerate(originals.values())
+    ]
+    stream = io.BytesIO()
+    writer = Writer(stream)
+    writer.add(files_block(range(3), forms))
+    writer.finish(originals)
+    (block,), names = reference_archive.read_archive(stream.getvalue())
     assert (block.kind, names) == (FILES, list(originals))
     stored = reference_archive.files_of(block)
     for number, (tag, data) in enumerate(stored[position] for position in np.argsort(block.numbers)):
