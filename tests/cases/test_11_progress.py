@@ -122,7 +122,7 @@ def test_a_bar_appears_for_long_work_only(tmp_path: Path) -> None:
 def test_quick_work_and_files_see_no_bar(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
-        "from vqcodec.codec import bar\n"
+        "from vqcodec.cli import bar\n"
         "with bar.progress_bar('quick', 3) as told: told(3)\n"
         "with bar.progress_bar('slow') as told:\n"
         "    told.expect(3); time.sleep(bar.DELAY_S + 1); told(2)\n"
