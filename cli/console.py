@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 import click
 
 from ..bitstream.archive_names import shown
-from ..bitstream.errors import VqcodecError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,17 +41,11 @@ def LIMIT(command: F) -> F:
 
 
 def check_device(device: str) -> None:
-    """Raises VqcodecError for a device that is not there, before any work is done; torch is loaded only if asked."""
-    if device == "cpu":
-        return
-    import torch
+    """Raises BadArgument for a device that is not there, before any work is done; for the CPU nothing is loaded."""
+    if device != "cpu":
+        from ..codec.inputs import checked_device
 
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise VqcodecError(
-            f"device {device!r} cannot be used: {str(error).splitlines()[0]}; --device cpu always can"
-        ) from error
+        checked_device(device)
 
 
 def use_one_thread(source: Path | None = None) -> None:

@@ -155,29 +155,26 @@ def _check_positional(source: str, target: str, direction: Direction) -> None:
         raise FileError(f"{target} is the name of a folder; {direction.command} IN... -o {target} writes into it")
     if os.path.isdir(target):
         raise FileError(f"{target} is a folder; {direction.command} IN... -o {target} writes into it")
-    path = Path(target)
-    try:
-        if not path.is_file() or _same(source, target):
-            return  # the checks of every output say the rest
-        if not direction.is_output(path):
-            raise FileError(
-                f"{target} is {_content(path)}; {direction.command} IN OUT overwrites only {direction.makes}; {advice}"
-            )
-    except OSError as error:
-        raise FileError(f"cannot read {target}, which is there: {error.strerror or error}; {advice}") from error
+    only = f"{direction.command} IN OUT overwrites only {direction.makes}; {advice}"
+    _check_content(source, target, direction, only)
 
 
 def _check_derived(found: Sequence[Route], direction: Direction) -> None:
     """Raises FileError if a name that the command makes is that of a file of another kind, or of a link to one."""
     for route in found:
-        path = Path(route.target)
-        try:
-            if streams.is_stream(route.target) or not path.is_file() or _same(route.source, route.target):
-                continue
-            if not direction.is_output(path):
-                raise FileError(f"{path} is {_content(path)}; move it, or name the output with -o")
-        except OSError as error:
-            raise FileError(f"cannot read {path}: {error.strerror or error}; name the output with -o") from error
+        if not streams.is_stream(route.target):
+            _check_content(route.source, route.target, direction, "move it, or name the output with -o")
+
+
+def _check_content(source: str, target: str, direction: Direction, advice: str) -> None:
+    """Raises FileError, with advice, if the target is there and no output of the command; nor the source itself, of
+    which the checks of every output say more."""
+    path = Path(target)
+    try:
+        if path.is_file() and not _same(source, target) and not direction.is_output(path):
+            raise FileError(f"{target} is {_content(path)}; {advice}")
+    except OSError as error:
+        raise FileError(f"cannot read {target}, which is there: {error.strerror or error}; {advice}") from error
 
 
 def _content(path: Path) -> str:

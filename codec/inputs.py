@@ -154,7 +154,7 @@ def checked_device(device: Any) -> str:
     than the CPU."""
     name = str(device) if type(device).__module__ == "torch" else device
     if not isinstance(name, str) or not _DEVICE.fullmatch(name):
-        raise BadArgument(f"device {device!r}: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'xpu'")
+        raise BadArgument(f"device {device!r} cannot be used: expected 'cpu', 'cuda', 'cuda:1', 'mps' or 'xpu'")
     if name != "cpu" and (reason := _missing(name)):
         raise BadArgument(f"device {name!r} cannot be used: {reason}; 'cpu' always can")
     return name
